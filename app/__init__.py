@@ -1,3 +1,3 @@
-"""The application in front of the camera; the same on the board and on a PC."""
+"""The camera application, the same on the board and on a PC."""
 
-import tutelage.core  # noqa: F401  (sets OpenCV's limits, before anything imports it)
+import tutelage.core  # noqa: F401  (sets OpenCV's limits before anything imports OpenCV)

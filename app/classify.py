@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Classify what a camera, a video, a stream or a directory of images shows, on the DPU."""
+"""Classify images from a camera, a video, a stream or a directory on the DPU."""
 
 # ruff: noqa: E402  (the imports need the path that is set before them)
 
@@ -13,9 +13,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-if not __package__:  # run as a script, where `import app` would look in app/ only
+if not __package__:  # run as a script: sys.path has app/ instead of the root
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback out of an import
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during imports prints no traceback
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if entry != str(ROOT / "app"))]
 
 from typing import Any
@@ -36,13 +36,27 @@ _MAX_LABELS_BYTES = 1 << 20  # of --labels, as of a model.toml
 
 
 def main(arguments: Sequence[str] | None = None, program: str = SCRIPT) -> int:
-    """Run the application, which the user called as `program`; return its exit status."""
+    """Run the application and return its exit status.
+
+    Parameters
+    ----------
+    arguments : command line without the program's name; None for that of this process
+    program : the program's name in help and advice
+    """
     options = read_options(arguments, program)
     return run_command(PROGRAM, lambda: classify(options))
 
 
 def classify(options: Options) -> int:
-    """Open everything, run every frame through, report; return the exit status."""
+    """Classify every frame of the source, report, and return the exit status.
+
+    Raises
+    ------
+    TutelageError
+        The model, source or an output cannot be opened.
+    BrokenPipeError
+        The reader of standard output has closed it.
+    """
     _check_writable(options.json)
     with ExitStack() as stack:
         run = Run(options, open_classifier(options), stack, say)
@@ -50,8 +64,8 @@ def classify(options: Options) -> int:
             run.go()
     report = run.report()
     try:
-        _write_figures(report, options.json)  # first: the reader of the summary may go away, too
-    finally:  # a full disk takes the file only
+        _write_figures(report, options.json)  # before the summary, whose reader may go away
+    finally:  # print the summary even if the disk is full
         if not run.reader_gone:
             _publish(report, options.json)
     if run.reader_gone:
@@ -60,7 +74,7 @@ def classify(options: Options) -> int:
 
 
 def _check_writable(json_path: str | None) -> None:
-    """Refuse a file for the figures before the run, not after it."""
+    """Raise OutputError before the run if the file for the figures cannot be written."""
     if json_path is None or json_path == "-":
         return
     try:
@@ -70,7 +84,7 @@ def _check_writable(json_path: str | None) -> None:
 
 
 def open_classifier(options: Options) -> Classifier:
-    """Return the model with the options' changes; print what is to be known of it."""
+    """Load the model, apply the options that override model.toml, and print its warnings."""
     classifier = override(
         load_classifier(options.model, options.plugin),
         labels=_read_labels(options.labels) if options.labels else None,
@@ -85,7 +99,7 @@ def open_classifier(options: Options) -> Classifier:
 
 
 def _read_labels(path: Path) -> list[str]:
-    """Return the lines of a file, one label each; empty lines at the end do not count."""
+    """Return the lines of a file, one label each, without empty lines at the end."""
     try:
         data = read_bounded(path, _MAX_LABELS_BYTES)
     except OSError as error:
@@ -100,10 +114,10 @@ def _read_labels(path: Path) -> list[str]:
 
 @contextmanager
 def _stopped_by_signals(stop_run: Callable[[], None]) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the run; a second one ends the program at once.
+    """Stop the run on Ctrl-C or SIGTERM, and end the program at once on a second signal.
 
-    At once means without closing anything: a second one comes where closing hangs, as on a pipe
-    that nobody reads.
+    The second signal closes nothing, because closing may be what hangs, for example on a pipe
+    without a reader.
     """
     signals = (signal.SIGINT, signal.SIGTERM)
 
@@ -130,7 +144,7 @@ def _as_json(report: dict[str, Any]) -> str:
 
 
 def _write_figures(report: dict[str, Any], json_path: str | None) -> None:
-    """Write the figures into the file that was asked for."""
+    """Write the figures to the file of --json, if one was given."""
     if json_path is not None and json_path != "-":
         try:
             Path(json_path).write_text(
@@ -141,8 +155,8 @@ def _write_figures(report: dict[str, Any], json_path: str | None) -> None:
 
 
 def _publish(report: dict[str, Any], json_path: str | None) -> None:
-    """Print the summary, and the figures where they go to standard output."""
-    # With figures or records on standard output nothing else may be there.
+    """Print the summary, and with `--json -` the figures, to standard output."""
+    # Standard output with figures or records must contain nothing else.
     taken = json_path == "-" or any(output["uri"] == "-" for output in report["outputs"])
     print("\n".join(summary_lines(report)), file=sys.stderr if taken else sys.stdout, flush=True)
     if json_path == "-":
@@ -158,7 +172,7 @@ def _status(report: dict[str, Any]) -> int:
 
 
 def run() -> int:
-    """Run as a program."""
+    """Run as a program; return the exit status."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     return run_program(main)

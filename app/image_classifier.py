@@ -1,11 +1,11 @@
-"""A model that classifies images one by one, behind `tutelage.load`.
+"""The model returned by `tutelage.load`, which classifies images one by one.
 
     net = tutelage.load("models/mine")
     result = net.classify("cat.png")
     print(result.label, result.confidence)
 
-An image takes the application's own way (`tutelage.app.pipeline.lane`): the same pixels, the same
-runner, the same labels. The application runs several such lanes at once; this is one of them.
+An image is processed as in the application (`tutelage.app.pipeline.lane`): with the same pixels,
+runner and labels. The application runs several such lanes at once; this class is a single one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Image = str | os.PathLike[str] | np.ndarray | Frame
 
 
 class ImageClassifier:
-    """A model with a runner of its own; use it from one thread, and load one for each thread.
+    """A model with its own runner. An instance serves one thread; load one for each thread.
 
     Parameters
     ----------
@@ -40,15 +40,16 @@ class ImageClassifier:
         by default
     top : number of classes in a result, the best first
     plugin : Python file with functions op_<type>(inputs, attrs) for operators that run on the CPU
-    engine : "fast", "reference" or, for a file with DPU code, "instructions", of the emulation;
-        None for the fast one, or the one that $TUTELAGE_ENGINE names. All compute the same numbers
+    engine : engine of the emulation: "fast", "reference" or, for a file with DPU code,
+        "instructions". None selects the one that $TUTELAGE_ENGINE names, or else the fast one. All
+        compute the same numbers
 
     Attributes
     ----------
-    name : of the model
+    name : name of the model
     labels : one for each output
     input : name, dims (NHWC) and fix point of the input
-    warnings : what may make the results wrong, a line each
+    warnings : reasons why results may be wrong, one line each
 
     Raises
     ------
@@ -84,15 +85,15 @@ class ImageClassifier:
 
         Returns
         -------
-        its `top` has (label, confidence 0..1) of the best classes, best first. A frame that its
-        source could not read gives a result with `error` and no classes
+        Result whose `top` has (label, confidence 0..1) of the best classes, best first. A frame
+        that its source could not read gives a result with `error` and no classes
 
         Raises
         ------
         SourceError
-            A file is missing, or is not a whole image.
+            A file is missing, or is not a complete image.
         ValueError
-            An array is not such an image.
+            An array has another shape or type.
         ModelError
             The runner failed, or `close` was called.
         """
@@ -106,7 +107,7 @@ class ImageClassifier:
             done = lane.finish_oldest()
         except RunnerError as error:
             raise ModelError(f"{self.name}: {error}") from error
-        assert done is not None  # nobody else abandons this lane
+        assert done is not None  # only other threads abandon a lane, and it has none
         result = done[1]
         if isinstance(result, RunnerError):
             raise ModelError(f"{self.name}: {result}") from result
@@ -115,11 +116,11 @@ class ImageClassifier:
         return result
 
     def run(self, values: np.ndarray) -> np.ndarray:
-        """Run the bare network on its own input.
+        """Run the network without image preprocessing.
 
         Parameters
         ----------
-        values : int8 as the DPU takes it, or float in the input's units, rounded to int8 here;
+        values : input as int8, or as float, which is rounded to the input's fix point;
             (height, width, channels), or (N, height, width, channels) for N images one by one
 
         Returns
@@ -129,7 +130,7 @@ class ImageClassifier:
         Raises
         ------
         ValueError
-            Shape or type are not the input's.
+            The shape or type does not match the input.
         ModelError
             `close` was called.
         """
@@ -140,7 +141,7 @@ class ImageClassifier:
         return np.stack(outputs) if outputs else np.zeros((0, len(self.labels)), np.float32)
 
     def close(self) -> None:
-        """Give the runner back; the object cannot be used any more."""
+        """Release the runner. The object cannot be used afterwards."""
         self._lane = None
         self.__dict__.pop("_runner", None)
 
@@ -161,7 +162,7 @@ class ImageClassifier:
 
 
 def _make_runner(lane: Lane, engine: str | None) -> None:
-    """Make a lane's runner; with an engine of the emulation where one is named."""
+    """Create a lane's runner, on the named engine of the emulation if there is one."""
     if engine is None:
         lane.make_runner()
         return

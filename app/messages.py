@@ -1,4 +1,4 @@
-"""What the application says on standard error, one line each."""
+"""The application's messages on standard error."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ from tutelage.core import messages
 PROGRAM = "classify"
 
 say = partial(messages.say, PROGRAM)
-"""Print one line."""
+"""Print one line to standard error, after the program's name."""

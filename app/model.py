@@ -1,11 +1,11 @@
-"""A model and what one must know to feed it: a model directory or a bare .xmodel.
+"""Models with the description of their input and outputs: a model directory or a bare .xmodel.
 
 `core/model_package.py` documents the directory and its model.toml.
 
-A bare .xmodel is taken with what it says itself: size and channels from its input tensor
-(one channel is grey, three are BGR), pixel values 0..255 as they are, class numbers as labels,
-and softmax unless the model ends in softmax or a sigmoid of its own. How images were brought to
-its input in training is not in the file: `Classifier.notes` says what is assumed.
+For a bare .xmodel, size and channels come from its input tensor (one channel is grey, three are
+BGR), pixel values 0..255 are used unchanged, labels are class numbers, and the activation is
+softmax unless the model itself ends in softmax or a sigmoid. The file does not record how images
+were preprocessed in training: `Classifier.notes` lists the assumptions.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from tutelage.core.text import counted
 from tutelage.core.toml_file import TomlError
 
 _FORM_OPTIONS = ("colour", "mean", "scale", "crop")
-"""Parts of a form that an option of the same name replaces."""
+"""Parts of a form that an option of the same name overrides."""
 
-_SHOWN_REPEATS = 4  # of the labels that several classes have
+_SHOWN_REPEATS = 4  # labels that a warning lists if several classes share them
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,15 @@ class Classifier:
 
     Attributes
     ----------
-    name : for the reader: the directory's or the file's name
-    network : the model itself, from `tutelage.board.runner`
-    form : how images become its input
+    name : the directory's or the file's name
+    network : the loaded model (`tutelage.board.runner`)
+    form : conversion of images to its input
     labels : one per output, all different (`tutelage.core.model_package.distinct_labels`)
     activation : "softmax", "sigmoid" or "none"
-    provenance : what model.toml says of its origin
-    described : the form as model.toml has it, None for a bare file
-    assumed : parts of the form that nothing says
-    repeated : the labels of classes whose name others have too
+    provenance : the table of the same name in model.toml
+    described : the form in model.toml; None for a bare file
+    assumed : parts of the form that are assumed, not given
+    repeated : the labels of classes that share their name with others
     """
 
     name: str
@@ -67,7 +67,7 @@ class Classifier:
 
     @property
     def warnings(self) -> list[str]:
-        """What may make the results wrong, a line each."""
+        """Reasons why results may be wrong, one line each."""
         lines = []
         changed = [name for name in _FORM_OPTIONS if self._is_changed(name)]
         if self.described and changed:
@@ -76,8 +76,8 @@ class Classifier:
                 for name in changed
             )
             lines.append(
-                f"{self.name}: {values}: not as {DESCRIPTION} says, so the model gets other pixels "
-                "than in training"
+                f"{self.name}: {values}: differs from {DESCRIPTION}, so the model gets other "
+                "pixels than in training"
             )
         if self.repeated:
             shown, count = ", ".join(self.repeated[:_SHOWN_REPEATS]), len(self.repeated)
@@ -90,14 +90,14 @@ class Classifier:
 
     @property
     def notes(self) -> list[str]:
-        """The warnings, and what a bare file leaves open."""
+        """The warnings, and the assumptions made for a bare file, one line each."""
         if not self.assumed:
             return self.warnings
         values = ", ".join(f"{name} {_shown(self.form, name)}" for name in self.assumed)
         options = ", ".join(f"--{name}" for name in self.assumed)
         text = (
-            f"{self.name} has no {DESCRIPTION}, so how images became its input in training is "
-            f"unknown; assumed: {values} ({options} change it)"
+            f"{self.name} has no {DESCRIPTION}, so the preprocessing in training is unknown; "
+            f"assumed: {values} ({options} change it)"
         )
         return [*self.warnings, text]
 
@@ -110,12 +110,17 @@ class Classifier:
 def load_classifier(path: str | Path, plugins: str | Path | None = None) -> Classifier:
     """Load a model directory, or a bare .xmodel.
 
-    A file named model.xmodel with a model.toml beside it is taken as its directory.
+    A file named model.xmodel with a model.toml beside it stands for its directory.
+
+    Parameters
+    ----------
+    path : model directory or .xmodel file
+    plugins : Python file with functions op_<type>(inputs, attrs) for operators run on the CPU
 
     Raises
     ------
     ModelError
-        One line that names the file and what is wrong with it.
+        The model cannot be loaded; the message is one line that names the file and the fault.
     """
     path = Path(path)
     if path.name in (COMPILED, DESCRIPTION) and (path.parent / DESCRIPTION).is_file():
@@ -135,7 +140,7 @@ def override(
     scale: Sequence[float] | None = None,
     crop: str | None = None,
 ) -> Classifier:
-    """Return the classifier with some of its description replaced; None keeps what there is.
+    """Return the classifier with parts of its description replaced; None keeps the current value.
 
     Raises
     ------
@@ -159,7 +164,7 @@ def override(
 
 
 def _labelled(classifier: Classifier, labels: Sequence[str], where: str) -> Classifier:
-    """Return the classifier with these labels, which are checked."""
+    """Return the classifier with these labels, after checking them."""
     outputs = _output_count(classifier.network)
     if len(labels) != outputs:
         raise ModelError(
@@ -202,9 +207,9 @@ def _load_directory(folder: Path, plugins: str | Path | None) -> Classifier:
     expected = (form.height, form.width, form.channels)
     if _input_shape(network, folder / COMPILED) != expected:
         taken = "x".join(str(size) for size in network.input.dims[1:])
-        told = "x".join(str(size) for size in expected)
+        described = "x".join(str(size) for size in expected)
         raise ModelError(
-            f"{where}: [input] says {told} (height, width, channels), {COMPILED} takes {taken}"
+            f"{where}: [input] says {described} (height, width, channels), {COMPILED} takes {taken}"
         )
     classifier = Classifier(
         model_name(folder), network, form, description.labels, description.activation,
@@ -214,7 +219,7 @@ def _load_directory(folder: Path, plugins: str | Path | None) -> Classifier:
 
 
 def _shown(form: InputForm, name: str) -> str:
-    """Return a part of a form for a reader, one number where all channels have the same."""
+    """Format a part of a form, as one number if all channels have the same value."""
     value = getattr(form, name)
     if isinstance(value, str):
         return value
@@ -222,7 +227,7 @@ def _shown(form: InputForm, name: str) -> str:
 
 
 def _input_shape(network: dpu.LoadedModel, path: Path) -> tuple[int, int, int]:
-    """Return height, width, channels of the model's input."""
+    """Return (height, width, channels) of the model's input."""
     dims = network.input.dims
     if len(dims) != 4:
         raise ModelError(

@@ -24,15 +24,15 @@ from tutelage.core.locations import DEMO_MODEL
 SCRIPT = "classify.py"
 MOST_THREADS = 64
 SOURCE_VARIABLE, TOKEN_VARIABLE = "TUTELAGE_SOURCE", "TUTELAGE_WEB_TOKEN"
-"""Variables of the environment for what a command line would show to all users of a machine."""
+"""Environment variables for secrets, since all users of a machine can see command lines."""
 
 DESCRIPTION = """\
-Classify what a camera, a video, a stream or a directory of images shows, on the DPU.
-Without a board the DPU is emulated, bit for bit; the summary says which one it was."""
+Classify images from a camera, a video, a stream or a directory on the DPU.
+Without a board the DPU is emulated, bit for bit; the summary says which was used."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """Answers wrong use with what to type instead, without pages of usage in front of it."""
+    """Parser that answers wrong use with one line of advice instead of the whole usage."""
 
     def error(self, message: str) -> NoReturn:
         exclusive = "not allowed with argument" in message  # argparse's own words
@@ -45,10 +45,10 @@ class _Parser(argparse.ArgumentParser):
 
 @dataclass
 class Options:
-    """The checked options; None where an option was not given and has no default.
+    """The checked options; None if an option was not given and has no default.
 
-    Each is the option of its name in `--help`, where its unit is. `source` is that of --camera as
-    well, `web_token` comes from the environment alone.
+    Each field is the option of the same name in `--help`, which gives the units. `source` is also
+    set by --camera; `web_token` comes from the environment only.
     """
 
     source: str
@@ -83,7 +83,7 @@ class Options:
 
     @property
     def wants_page(self) -> bool:
-        """Whether the live page is asked for, by --web or as an output."""
+        """Whether the live page is requested, by --web or as an output."""
         return self.web is not None or any(uri.split(":")[0] == "web" for uri in self.output)
 
 
@@ -92,13 +92,13 @@ def read_options(arguments: Sequence[str] | None = None, program: str = SCRIPT) 
 
     Parameters
     ----------
-    arguments : without the program's name; None for those of this program
-    program : what the user called, for the help and for advice
+    arguments : command line without the program's name; None for that of this process
+    program : the program's name in help and advice
 
     Raises
     ------
     SystemExit
-        They are wrong, or --help was asked for; the text has been printed.
+        The options are wrong, or include --help. The text has been printed.
     """
     parser = _make_parser(program)
     options = Options(**vars(parser.parse_args(arguments)))
@@ -120,7 +120,7 @@ def _make_parser(program: str) -> _Parser:
         allow_abbrev=False,
         usage="%(prog)s (--camera [N] | --source URI) [options]",
     )
-    _add_source(parser.add_argument_group("where frames come from (one of)"))
+    _add_source(parser.add_argument_group("source (--camera or --source is required)"))
     _add_model(parser.add_argument_group("the model"))
     _add_outputs(parser.add_argument_group("results"))
     _add_running(parser.add_argument_group("running"))
@@ -133,55 +133,55 @@ def _epilog(program: str) -> str:
 sources (URI of --source):
 {SOURCES.help_text()}
 
-outputs (URI of --output, several at once):
+outputs (URI of --output, may be repeated):
 {outputs_help()}
 
 examples:
   {program} --camera --web                      the first camera, live page on localhost:8080
-  {program} --camera --web 0.0.0.0 --web-token-file token    for others, with a token that stays
-  {program} --camera 1,size=1280x720,fps=30     the second one, in that form
+  {program} --camera --web 0.0.0.0 --web-token-file token    for other machines, with a fixed token
+  {program} --camera 1,size=1280x720,fps=30     the second camera, with size and rate
   {program} --source photos/ --output out.csv   every image below photos/
   {program} --source walk.mp4 --output seen.mp4 --quiet      a video, annotated
   {program} --source digits/ --model net.xmodel --plugin ops.py --json figures.json
   {program} --source photos/ --scenario server --qps 200 --latency-bound 15
   ffmpeg -i walk.mp4 -f mjpeg - | {program} --source - --output - > seen.jsonl
 
-Images in sub-directories named like a label count as labelled: the accuracy is reported.
-A camera's frames are dropped, the oldest first, where they come too fast, and counted;
-files never are. One that is lost and does not come back ends the run with status 1.
-Ctrl-C ends the run with everything under way finished, a second one at once.
-Exit status: 0 done, 1 failed (an output that failed counts), 2 wrong use.
+Images in sub-directories named after a label count as labelled: the accuracy is reported.
+If a camera is faster than the DPU, its oldest frames are dropped and counted; frames of
+files never are. A camera that is lost and does not come back ends the run with status 1.
+Ctrl-C finishes the frames in flight and ends the run; a second Ctrl-C ends it at once.
+Exit status: 0 done, 1 failed (also if an output failed), 2 wrong use.
 """
 
 
 def _check(options: Options, parser: _Parser) -> None:
-    """Complete the options from the environment; end the program where they do not go together."""
-    # Taken out of it: programs that this one starts do not inherit secrets.
+    """Complete the options from the environment; end the program if they contradict each other."""
+    # Removed from the environment, so that child processes do not inherit secrets.
     source = os.environ.pop(SOURCE_VARIABLE, None)
     options.web_token = os.environ.pop(TOKEN_VARIABLE, None)
     if options.source is None:
         options.source = source
     if options.source is None:
         parser.refuse(
-            "--camera or --source says where frames come from",
+            "no source; give --camera or --source",
             f"\ntry: {parser.prog} --camera, or: {parser.prog} --source photos/ (--help has more)",
         )
     if "" in (options.source, *options.output):
-        parser.error("a source or output is empty; is a variable of the shell not set?")
+        parser.error("a source or output is empty; is a shell variable not set?")
     if options.scenario == "server" and options.qps is None:
-        parser.error("--scenario server needs the arrivals per second: --qps 100")
+        parser.error("--scenario server needs the arrivals per second, such as --qps 100")
     if options.scenario != "server" and (options.qps or options.latency_bound):
-        parser.error("--qps and --latency-bound belong to --scenario server")
+        parser.error("--qps and --latency-bound need --scenario server")
     if options.duration and not options.scenario:
-        parser.error("--duration belongs to --scenario; --frames N ends any run after N frames")
+        parser.error("--duration needs --scenario; --frames N ends any run after N frames")
     if options.web_token_file and not options.wants_page:
-        parser.error("--web-token-file belongs to --web")
+        parser.error("--web-token-file needs --web")
     if options.json == "-" and "-" in options.output:
         parser.error("--json - and --output - would share standard output; give one a file")
 
 
 def _add_source(group: argparse._ArgumentGroup) -> None:
-    # That one of them is given is checked later: typing errors come first.
+    # `_check` verifies that one is given, so that typing errors are reported first.
     one = group.add_mutually_exclusive_group()
     one.add_argument(
         "--camera",
@@ -190,28 +190,27 @@ def _add_source(group: argparse._ArgumentGroup) -> None:
         const="/dev/video0",
         type=_camera,
         metavar="N",
-        help="camera number N, the first one without N; with options: "
+        help="camera number N (default: the first); with options: "
         "N,size=1280x720,fps=30,format=MJPG",
     )
     one.add_argument(
         "--source",
         metavar="URI",
-        help="anything from the list of sources below; default: $TUTELAGE_SOURCE, which keeps a "
-        "URL's password out of the list of processes",
+        help="one of the sources listed below; default: $TUTELAGE_SOURCE, which keeps a URL's "
+        "password out of the process list",
     )
     group.add_argument("--frames", type=_at_least_one, metavar="N", help="stop after N frames")
     group.add_argument(
         "--live",
         action="store_true",
-        help="drop the oldest frames of a file or standard input too, rather than let it wait",
+        help="treat a file or standard input as live: drop the oldest frames rather than wait",
     )
     group.add_argument(
         "--reconnect",
         type=_not_negative,
         default=60.0,
         metavar="S",
-        help="wait S seconds for a camera or stream that was lost; 0: end at once; "
-        "default: %(default)g",
+        help="wait S seconds for a lost camera or stream; 0: end at once; default: %(default)g",
     )
 
 
@@ -229,15 +228,27 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="Python file with functions op_<type>(inputs, attrs) for operators run on the CPU",
     )
-    group.add_argument("--labels", type=Path, metavar="FILE", help="labels, one per line and class")
-    group.add_argument("--colour", choices=list(COLOURS), help="channel order the model takes")
     group.add_argument(
-        "--mean", type=float, nargs="+", metavar="M", help="taken off pixels 0..255, per channel"
+        "--labels", type=Path, metavar="FILE", help="labels, one line for each class"
+    )
+    group.add_argument("--colour", choices=list(COLOURS), help="channel order of the model's input")
+    group.add_argument(
+        "--mean",
+        type=float,
+        nargs="+",
+        metavar="M",
+        help="subtracted from pixels 0..255; per channel, or one for all",
     )
     group.add_argument(
-        "--scale", type=float, nargs="+", metavar="S", help="then multiplied with, per channel"
+        "--scale",
+        type=float,
+        nargs="+",
+        metavar="S",
+        help="factor of the difference; per channel, or one for all",
     )
-    group.add_argument("--crop", choices=CROPS, help="center: the middle part; none: stretch")
+    group.add_argument(
+        "--crop", choices=CROPS, help="center: the central part; none: the whole image, stretched"
+    )
 
 
 def _add_outputs(group: argparse._ArgumentGroup) -> None:
@@ -246,33 +257,33 @@ def _add_outputs(group: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="URI",
-        help="anything from the list of outputs below; repeatable",
+        help="one of the outputs listed below; may be repeated",
     )
     group.add_argument(
         "--web",
         nargs="?",
         const="",
         metavar="HOST:PORT",
-        help="live page, on 127.0.0.1:8080 by default; elsewhere with a token",
+        help="serve the live page; default: 127.0.0.1:8080; other addresses need a token",
     )
     group.add_argument(
         "--web-token-file",
         type=Path,
         metavar="FILE",
-        help="the live page's token, kept in a file that only its owner can read; made where it is "
-        "not there. Without it the token is $TUTELAGE_WEB_TOKEN, else a new one for each run",
+        help="read the live page's token from a private file, which is created if missing; "
+        "default: $TUTELAGE_WEB_TOKEN, or else a new token for each run",
     )
     group.add_argument(
-        "--json", metavar="FILE", help="write the summary's figures as JSON; - is standard output"
+        "--json", metavar="FILE", help="write all figures as JSON; - is standard output"
     )
     group.add_argument(
         "--top",
         type=_at_least_one,
         metavar="K",
-        help="show the K best classes, in records, tables and on the page; default: 1, "
-        "with the live page 5",
+        help="show the K best classes in records, tables and on the page; default: 1, "
+        "or 5 with the live page",
     )
-    group.add_argument("--quiet", action="store_true", help="nothing per frame, only the summary")
+    group.add_argument("--quiet", action="store_true", help="print only the summary")
 
 
 def _add_running(group: argparse._ArgumentGroup) -> None:
@@ -282,33 +293,33 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         default=2 * load_profile().dpu_cores,
         metavar="N",
         help="threads, each with a DPU runner; default: %(default)s, two for each core of the "
-        "DPU: while one waits for it the other prepares",
+        "DPU: one preprocesses while the other waits for the core",
     )
     group.add_argument(
         "--in-flight",
         type=_threads,
         default=1,
         metavar="N",
-        help="jobs that each runner has at once; default: %(default)s; more only help where VART's "
-        "execute_async returns before its job is done, as it does not on an edge board",
+        help="jobs that each runner has at once; default: %(default)s; more help only if VART's "
+        "execute_async returns before its job is done, which it does not on an edge board",
     )
     group.add_argument(
         "--workers",
         type=_workers,
         metavar="N",
-        help="further threads that decode image files and JPEGs; default: CPUs beyond --threads",
+        help="additional threads that decode image files and JPEGs; default: CPUs beyond --threads",
     )
     group.add_argument(
         "--time-limit",
         type=_positive,
         metavar="S",
-        help="a runner that has not answered in S seconds is made again; "
-        f"default: {DEFAULT_TIME_LIMIT:g}, or 20 times the first job where that is more",
+        help="replace a runner that has not answered within S seconds; "
+        f"default: {DEFAULT_TIME_LIMIT:g}, or 20 times the first job if that is longer",
     )
     group.add_argument(
         "--realtime",
         metavar="BOARD",
-        help="let the emulation take as long as the board is predicted to take, such as zcu104",
+        help="slow the emulation down to the predicted speed of a board, such as zcu104",
     )
 
 
@@ -318,31 +329,31 @@ def _add_measuring(group: argparse._ArgumentGroup) -> None:
         nargs="?",
         const="auto",
         choices=("auto", *source_names()),
-        help="measure power: the board's rails, or what a PC has",
+        help="measure power: the board's rails, or a PC's sensors",
     )
     group.add_argument(
         "--idle",
         type=_not_negative,
         default=0.0,
         metavar="S",
-        help="first measure the idle power for S seconds, for the energy above idle",
+        help="first measure the idle power for S seconds, to report the energy above idle",
     )
     group.add_argument(
         "--scenario",
         choices=LOAD_PATTERNS,
-        help="issue the frames again and again from memory, in one of MLPerf's load patterns",
+        help="issue frames from memory repeatedly, in one of MLPerf's load patterns",
     )
     group.add_argument(
         "--duration", type=_positive, metavar="S", help="seconds of a scenario; default: 10"
     )
     group.add_argument(
-        "--qps", type=_positive, metavar="R", help="mean arrivals per second, of server"
+        "--qps", type=_positive, metavar="R", help="mean arrivals per second of scenario server"
     )
     group.add_argument(
         "--latency-bound",
         type=_positive,
         metavar="MS",
-        help="latency that 99%% of the frames of server must keep",
+        help="latency that 99%% of the frames of scenario server must not exceed",
     )
 
 
@@ -362,7 +373,7 @@ def _at_least_one(text: str) -> int:
 
 def _threads(text: str) -> int:
     if _whole(text, 1) > MOST_THREADS:
-        raise argparse.ArgumentTypeError(f"{text} are too many; {MOST_THREADS} at most")
+        raise argparse.ArgumentTypeError(f"{text} is too many; {MOST_THREADS} at most")
     return int(text)
 
 
@@ -387,4 +398,4 @@ def _not_negative(text: str) -> float:
 def _camera(text: str) -> str:
     if is_camera(text):
         return text
-    raise argparse.ArgumentTypeError(f"{text} is not a camera number; files go to --source")
+    raise argparse.ArgumentTypeError(f"{text} is not a camera number; give files as --source")

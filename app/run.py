@@ -1,4 +1,4 @@
-"""One run of the application: what was asked for is put together, run and reported."""
+"""One run of the application: set up the pipeline, run it, and report."""
 
 from __future__ import annotations
 
@@ -40,29 +40,29 @@ if TYPE_CHECKING:
     from tutelage.app.web import WebOutput
 
 _LOOK_SECONDS = 0.2
-_PAGE_STAYS_SECONDS = 3600.0  # after the run, without anybody who looks at it
+_PAGE_STAYS_SECONDS = 3600.0  # after the run, without a viewer
 _SCENARIO_SECONDS = 10.0
 _TOP_ON_PAGE = 5
 
 
 class Run:
-    """Everything of one run but its outputs, opened and warmed up, ready to go.
+    """A run whose source and runners are open and warmed up; `go` opens its outputs.
 
     Parameters
     ----------
-    options : of the command line
+    options : options of the command line
     classifier : the model
-    stack : closes what was opened
-    tell : called with each line for the user
+    stack : exit stack to which the run adds everything that it opens
+    say : function that prints a line for the user
 
     Attributes
     ----------
-    pipeline : what runs
+    pipeline : the pipeline of this run
 
     Raises
     ------
     SourceError, ModelError, PowerError
-        What was asked for cannot be had; one line each.
+        The source, model or power sensor cannot be opened; the message is one line.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Run:
         options: Options,
         classifier: Classifier,
         stack: ExitStack,
-        tell: Callable[[str], None],
+        say: Callable[[str], None],
     ) -> None:
         self._options = options
-        self._tell = tell
+        self._say = say
         self._stop_asked = self._interrupted = False
         self._page: WebOutput | None = None
         self._classifier = classifier
@@ -95,10 +95,10 @@ class Run:
         if not find_provider().is_emulation:
             machine = board_facts()["board"]
             for line in thread_advice(load_profile(), str(machine or ""), options.threads):
-                tell(line)
+                say(line)
         self._power = self._open_power(stack)
         self._gauges = Gauges(self.pipeline, self._cores, self._power)
-        self._outputs = Outputs(tell)
+        self._outputs = Outputs(say)
         stack.callback(self._outputs.close)
 
     def _make_pipeline(self) -> Pipeline:
@@ -119,7 +119,7 @@ class Run:
 
     @property
     def reader_gone(self) -> bool:
-        """Whoever read standard output has gone away."""
+        """Whether the reader of standard output has closed it."""
         return self._outputs.reader_gone
 
     def _open_power(self, stack: ExitStack) -> Power | None:
@@ -132,7 +132,7 @@ class Run:
         return power
 
     def _open_outputs(self) -> None:
-        """Open what was asked for, the live table last: it takes over the terminal."""
+        """Open the outputs, the live table last, since it takes over the terminal."""
         options = self._options
         uris = list(options.output)
         if options.web is not None:
@@ -145,16 +145,16 @@ class Run:
             self._outputs.open(uri, self._open_output(uri))
 
     def _check_files(self, uris: list[str]) -> None:
-        """Refuse to write what is read, or one file twice."""
+        """Raise OutputError if an output would overwrite the source or another output."""
         written: set[Path] = set()
         for uri in uris:
             if uri in ("-", "terminal", "window") or uri.partition(":")[0] == "web":
                 continue
             path = Path(uri).resolve()
             if self._origin.reads(path):
-                raise OutputError(f"{uri}: is the source; it would be overwritten")
+                raise OutputError(f"{uri}: the source would be overwritten; give another file")
             if path in written and path != Path(os.devnull):
-                raise OutputError(f"{uri}: would be written twice")
+                raise OutputError(f"{uri}: would be written twice; give each output its own file")
             written.add(path)
 
     def _open_output(self, uri: str) -> Output:
@@ -166,7 +166,7 @@ class Run:
             top=self._options.top or 1,
             label_width=max(map(len, self._classifier.labels)),
             gauges=self._gauges.read,
-            tell=self._tell,
+            say=self._say,
             stop=self.stop,
         )
         return open_output(uri, context=context)
@@ -182,10 +182,10 @@ class Run:
         facts = {**self._circumstances(), "board": board_facts()}
         text = None if token is None else token.text
         self._page = page = WebOutput(host, port, text, facts, self._gauges.read, self._length)
-        # A token from elsewhere stays out of terminals and journals.
+        # A token that the user supplied must not appear in terminals and journals.
         kept = token is not None and not token.shown
         self._page_url = page.address if kept else page.url
-        self._tell(f"the live page is at {self._page_url}")
+        self._say(f"the live page is at {self._page_url}")
         return page
 
     @property
@@ -206,21 +206,21 @@ class Run:
             self.pipeline.stop()
 
     def stop(self) -> None:
-        """End the run, with what is under way finished. Safe in a signal handler."""
+        """End the run after the frames in flight; safe in a signal handler."""
         self._stop_asked = True
         self.pipeline.stop()
 
     def go(self) -> None:
-        """Open the outputs and run to the end; a page that someone has opened stays until `stop`.
+        """Open the outputs and run to the end. A page with a viewer stays until `stop`.
 
         Raises
         ------
         OutputError
-            An output cannot be had; one line.
+            An output cannot be opened; the message is one line.
         """
-        self._open_outputs()  # not earlier: who sees the page may ask for the end at once
-        # What start-up has made stays: the collector need not go through it again and again, nor
-        # once now, which takes as long as a hundred frames and finds next to nothing.
+        self._open_outputs()  # not earlier, since a viewer of the page may stop the run at once
+        # Exempt the objects of start-up from collections. A collection now would take as long as a
+        # hundred frames and find next to nothing.
         gc.freeze()
         self._figures = RunFigures()  # its clock starts here
         self.pipeline.run(self._look, self._outputs.look_seconds)
@@ -235,9 +235,9 @@ class Run:
             self._end_page(self._page)
 
     def _end_page(self, page: WebOutput) -> None:
-        """Show the end on the page; keep it for its recordings where the run ended by itself.
+        """Show the end on the page, and keep the page for its recordings if the run is complete.
 
-        After an error the program ends at once, whoever looks: a service is to be started again.
+        After an error the program ends at once, so that a service is restarted.
         """
         error = self._error()
         if error is None and (self._interrupted or not page.visited):
@@ -245,7 +245,7 @@ class Run:
         page.end_run(error)
         if error is not None:
             return
-        self._tell(
+        self._say(
             f"the run has ended; its page stays at {self._page_url}; Ctrl-C ends it, "
             f"or {_PAGE_STAYS_SECONDS / 60:.0f} minutes without a viewer"
         )
@@ -254,12 +254,12 @@ class Run:
             time.sleep(_LOOK_SECONDS)
 
     def _error(self) -> str | None:
-        """Return what broke the run off, None where nothing did."""
+        """Return the error that ended the run early; None without one."""
         error = self.pipeline.error
         return error_text(error) if error else None
 
     def report(self) -> dict[str, Any]:
-        """Return all figures of the run; call it when the outputs are closed."""
+        """Return all figures of the run. The outputs must be closed."""
         figures = self._figures.report()
         left_out = [self._left_out] if self._left_out else []
         figures["frames"]["dropped"] = self.pipeline.dropped
@@ -284,7 +284,7 @@ class Run:
         return self._power.report(figures.start, figures.last, frames, self._idle or None)
 
     def _circumstances(self) -> dict[str, Any]:
-        """Return what the figures are taken with."""
+        """Return the facts about the run: provider, model, source and threads."""
         network, form = self._classifier.network, self._classifier.form
         return {
             "provider": network.provider,
@@ -322,7 +322,7 @@ def _load(options: Options) -> LoadPattern | None:
 
 
 def _workers(options: Options) -> int:
-    """Return how many threads decode: by default the CPUs that the lanes leave."""
+    """Return the number of decoding threads: by default one for each CPU beyond the lanes'."""
     if options.workers is not None:
         return options.workers
     return max(0, len(os.sched_getaffinity(0)) - options.threads)

@@ -1,4 +1,4 @@
-"""Forms of a URI, and which function opens each: of sources and of outputs."""
+"""Registry of functions that open sources or outputs by the form of their URI."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Opener = TypeVar("Opener")
 
 @dataclass(frozen=True)
 class UriForm(Generic[Opener]):
-    """What one opener takes, see `UriRegistry.register`."""
+    """One form of a URI and its opener; see `UriRegistry.register`."""
 
     matches: Callable[[str], bool]
     examples: Mapping[str, str]
@@ -24,8 +24,8 @@ class UriForm(Generic[Opener]):
 class UriRegistry(Generic[Opener]):
     """The forms that the modules of a package register.
 
-    All these modules are imported before the first form is looked up, by --help too: what only one
-    of them needs (a network library, say) is imported within its functions.
+    The first look-up, and --help, import all these modules. A module should therefore import
+    packages that only it needs, such as a network library, in its functions.
 
     Parameters
     ----------
@@ -40,14 +40,14 @@ class UriRegistry(Generic[Opener]):
     def register(
         self, matches: Callable[[str], bool], examples: Mapping[str, str], place: int = 100
     ) -> Callable[[Opener], Opener]:
-        """Register a function that opens what a URI names.
+        """Register the decorated function as the opener of a form of URI.
 
         Parameters
         ----------
-        matches : says whether a URI is of this form
-        examples : lines for --help: an example of the URI -> what it is, up to 70 characters
-        place : order in --help. A URI is tried in the reverse order: what takes any path has the
-            lowest place and comes last
+        matches : predicate for URIs of this form
+        examples : lines for --help: example of a URI -> its meaning, up to 70 characters
+        place : position in --help. Forms are tried in reverse order, so a form that matches any
+            path has the lowest place
         """
 
         def register(opener: Opener) -> Opener:
@@ -64,15 +64,15 @@ class UriRegistry(Generic[Opener]):
         return self._forms
 
     def opener_of(self, uri: str) -> Opener | None:
-        """Return what opens a URI, None where it is of no form."""
+        """Return the opener of a URI; None if no form matches."""
         return next((form.open for form in reversed(self._all()) if form.matches(uri)), None)
 
     def help_text(self) -> str:
-        """Return a line for each example, for --help."""
+        """Return the lines of --help, one for each example."""
         lines = [line for form in self._all() for line in form.examples.items()]
         return "\n".join(help_line(example, text) for example, text in lines)
 
 
 def help_line(example: str, text: str) -> str:
-    """Return a line of --help."""
+    """Return an aligned line of --help."""
     return f"  {example:24} {text}"

@@ -1,8 +1,8 @@
-"""Report a board's state before anything is installed: `python3 -m tutelage.board.check`, JSON.
+"""Report a board's state as JSON before anything is installed: `python3 -m tutelage.board.check`.
 
-`tutelage deploy` sends this one file to the board's Python through SSH, hence it imports
-the standard library only (and `tutelage.board.runner` where a release is there and --model asks for
-it). It changes nothing and judges nothing.
+`tutelage deploy` pipes this file to the board's Python over SSH, so it imports only the standard
+library (and `tutelage.board.runner` for --model, which needs a release). It changes nothing and
+evaluates nothing.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-# Imported in a process of their own each: a native library that does not load may end its process.
+# Each is imported in its own process, since a broken native library may end the process.
 _IMPORTED = ("numpy", "cv2", "vart", "xir", "pynq")
-# Only looked for; what is missing, a release carries.
+# Only searched for; a release brings those that are missing.
 _LOOKED_FOR = ("psutil", "tomli", "starlette", "uvicorn", "rich")
-# Where AMD's images keep vart and xir; the same as in board/provider.py.
+# The directory of vart and xir in AMD's images; the same as in board/provider.py.
 _IMAGE_SITE_PACKAGES = "/usr/lib/python3/site-packages"
 _IMPORT_SECONDS = 120
 _QUERY_SECONDS = 20
 
 
 def facts(config: Path, firmware: str, paths: Sequence[Path]) -> dict[str, Any]:
-    """Return what is known of this machine.
+    """Return the facts about this machine.
 
     Parameters
     ----------
     config, firmware : VART's configuration file, and the xclbin that it must name
-    paths : files that are asked for, such as those that tell of a hazard
+    paths : files whose existence is reported, such as those that indicate a hazard
 
     Returns
     -------
-    model, image : of the device tree and of /etc/os-release, None where there is none
+    model, image : names in the device tree and in /etc/os-release; None without one
     python, machine, glibc : versions and architecture
-    executable, extra_path : the Python, and its packages' directory where it is a venv's
-    modules : name -> version or "" where it imports, None where it does not
+    executable, extra_path : the Python interpreter, and the packages' directory of a venv
+    modules : name -> version, "" if unknown, None if it cannot be imported
     rsync : whether it is installed
-    home, free_bytes : the home directory and the space in it
+    home, free_bytes : the home directory and the free space in it
     time : seconds since 1970
-    config, fingerprint : vart.conf's text and the DPU's fingerprint, None where it is not told
-    paths : path -> whether it is there
+    config, fingerprint : text of vart.conf and fingerprint of the DPU; None if unknown
+    paths : path -> whether it exists
     """
     home, text = Path.home(), _text(config)
     return {
@@ -74,12 +74,12 @@ def facts(config: Path, firmware: str, paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def model_facts(path: Path) -> dict[str, Any]:
-    """Return for which DPU a model was compiled; for a release on the board only.
+    """Return the DPU that a model was compiled for. Needs an installed release.
 
     Returns
     -------
-    dpu_name, fingerprint : the latter None where the model has none
-    provider : what would run it
+    dpu_name, fingerprint : the DPU; the fingerprint is None if the model has none
+    provider : the DPU or emulation that would run it
     """
     model = import_module("tutelage.board.runner").load(path)
     return {
@@ -97,8 +97,8 @@ def _text(path: Path) -> str | None:
 
 
 def _image() -> str | None:
-    told = _text(Path("/etc/os-release")) or ""
-    found = re.search(r'^PRETTY_NAME="?([^"\n]*)', told, re.MULTILINE)
+    text = _text(Path("/etc/os-release")) or ""
+    found = re.search(r'^PRETTY_NAME="?([^"\n]*)', text, re.MULTILINE)
     return found[1] if found else None
 
 
@@ -132,7 +132,7 @@ def _version(process: subprocess.Popen[str]) -> str | None:
 
 
 def _fingerprint() -> int | None:
-    """Ask AMD's xdputil (UG1414), where the FPGA is configured; its output was never seen here."""
+    """Query AMD's xdputil (UG1414) if the FPGA is configured. Its output format is unverified."""
     states = [_text(path) for path in Path("/sys/class/fpga_manager").glob("*/state")]
     if "operating" not in states or not shutil.which("xdputil"):
         return None
@@ -147,12 +147,14 @@ def _fingerprint() -> int | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the facts; returns the exit status."""
+    """Print the facts as JSON; return the exit status."""
     parser = argparse.ArgumentParser(prog="python3 -m tutelage.board.check", description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("/etc/vart.conf"))
-    parser.add_argument("--firmware", default="/usr/lib/dpu.xclbin", help="what it must name")
-    parser.add_argument("--path", type=Path, action="append", default=[], help="is it there?")
-    parser.add_argument("--model", type=Path, help="only print what this .xmodel is compiled for")
+    parser.add_argument("--firmware", default="/usr/lib/dpu.xclbin", help="xclbin it must name")
+    parser.add_argument(
+        "--path", type=Path, action="append", default=[], help="report whether this file exists"
+    )
+    parser.add_argument("--model", type=Path, help="only print the target DPU of this .xmodel")
     options = parser.parse_args(arguments)
     if options.model:
         found = model_facts(options.model)

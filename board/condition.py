@@ -1,12 +1,12 @@
-"""In what state a machine is while something is measured on it: heat, clocks, other work.
+"""State of a machine during a measurement: temperature, clocks, other work.
 
     watch = ConditionWatch()
-    watch.read()                  # once per second
-    concerns(readings, profile)   # what speaks against figures taken meanwhile
+    watch.read()                                        # once per second
+    concerns(readings, limit_c, governor, highest_mhz)  # doubts about figures taken meanwhile
 
-Everything comes from files that Linux has on a board and on a PC alike. What a machine does not
-tell is None, and nothing is concluded from it. The files are looked up once: walking directories
-with every reading would keep the interpreter from the threads whose frames are timed meanwhile.
+Everything is read from files of Linux, on boards and PCs alike. Unknown values are None, and no
+conclusions are drawn from them. The files are located once, since walking directories for each
+reading would take the interpreter's lock from the threads whose frames are being timed.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ _USER, _NICE, _SYSTEM, _IRQ, _SOFTIRQ, _STEAL = 0, 1, 2, 5, 6, 7
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 MARGIN_C = 10.0
-"""Closer than this to the limit of the chip's temperature, figures count as taken too hot."""
+"""Distance to the chip's temperature limit below which it counts as too hot, degrees Celsius."""
 
 MOST_OTHER_CORES = 0.2
-"""Work of other processes, in cores, up to which figures count as undisturbed."""
+"""Work of other processes, in cores, above which figures count as disturbed."""
 
-_MOST_STOLEN_CORES = 0.02  # by the hypervisor, where this is a virtual machine
-_SLOW_CLOCK = 0.95  # of the highest, with a governor that promises the highest
+_MOST_STOLEN_CORES = 0.02  # by the hypervisor of a virtual machine
+_SLOW_CLOCK = 0.95  # of the highest clock, with a governor that selects the highest
 MOST_CLOCK_STEP_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Condition:
-    """The state at one time, and what was done since the reading before.
+    """The state at one time, and the CPU time since the previous reading.
 
     Attributes
     ----------
     time_s : monotonic time, s
-    temperature_c : the warmest of the processor's sensors, degrees Celsius
-    clock_mhz : of the slowest CPU, MHz
-    own_cores : CPU time per elapsed time of this process
-    other_cores : of all other processes, as far as they run their own code
-    kernel_cores : of the kernel for anybody but this process itself: its threads, interrupts, and
-        other processes' system calls. A DPU's driver is in there too
-    stolen_cores : what the hypervisor gave to other machines
-    throttled : the kernel holds clocks down because of heat
-    wall_offset_s : by how much the wall clock was set since the first reading, s
+    temperature_c : warmest of the processor's sensors, degrees Celsius
+    clock_mhz : clock of the slowest CPU, MHz
+    own_cores : CPU time of this process per elapsed time
+    other_cores : CPU time of all other processes in user mode, per elapsed time
+    kernel_cores : CPU time of the kernel except in this process's system calls, per elapsed time:
+        kernel threads, interrupts, and other processes' system calls. Includes a DPU's driver
+    stolen_cores : CPU time that the hypervisor gave to other machines, per elapsed time
+    throttled : whether the kernel reduces clocks because of heat
+    wall_offset_s : change of the wall clock relative to the monotonic one since the start, s
     """
 
     time_s: float
@@ -73,7 +73,7 @@ COLUMNS = tuple(Condition.__dataclass_fields__)
 
 
 class _Times(NamedTuple):
-    """CPU seconds up to a monotonic time (s); NaN where Linux does not tell."""
+    """CPU times (s) up to a monotonic time (s); NaN if unknown."""
 
     time: float
     own_user: float
@@ -84,11 +84,11 @@ class _Times(NamedTuple):
 
 
 class ConditionWatch:
-    """Reads the state of the machine.
+    """Reader of the machine's state.
 
     Parameters
     ----------
-    sysfs, procfs : where Linux's files lie
+    sysfs, procfs : mount points of Linux's sysfs and procfs
     """
 
     def __init__(self, sysfs: Path = SYSFS, procfs: Path = PROCFS) -> None:
@@ -105,20 +105,20 @@ class ConditionWatch:
 
     @property
     def temperature_source(self) -> str | None:
-        """The driver whose sensor was read, None where there is none."""
+        """Driver of the temperature sensor; None without one."""
         return self._system.temperature_source
 
     def governor(self) -> str | None:
-        """What chooses the CPUs' clock; several names where they differ."""
+        """Return the name of the CPUs' frequency governor; several if they differ."""
         names = {_text(path) for path in self._cpufreq("scaling_governor")} - {None}
         return ", ".join(sorted(str(name) for name in names)) or None
 
     def highest_clock_mhz(self) -> float | None:
-        """The most that every CPU can do, MHz."""
+        """Return the highest clock that all CPUs can reach, MHz."""
         return _slowest(self._cpufreq("cpuinfo_max_freq"))
 
     def read(self) -> Condition:
-        """Return the present state."""
+        """Return the current state."""
         before, now = self._before, self._times()
         self._before = now
         seconds = max(1e-9, now.time - before.time)
@@ -148,28 +148,28 @@ class ConditionWatch:
         return _Times(now, own.ru_utime, own.ru_stime, user, kernel, seconds[_STEAL])
 
     def _temperature(self) -> float | None:
-        """Return the warmest of the processor's sensors, degrees Celsius.
+        """Return the temperature of the processor's warmest sensor, degrees Celsius.
 
-        Its files are read alone: psutil reads every sensor there is, and those of regulators lie
-        on the slow bus on which the rails are being read.
+        Reads only these files. psutil would read every sensor, and those of regulators are on the
+        slow bus on which the power rails are read.
         """
         values = [_number(path) for path in self._sensors]
         known = [v / 1000 for v in values if v is not None and -40_000 < v < 150_000]
         return max(known) if known else self._system.temperature()
 
     def _cpufreq(self, name: str) -> list[Path]:
-        """Return the files of that name; CPUs with a common clock have one."""
+        """Return the cpufreq files of a name; CPUs with a common clock share one."""
         files = (self._sysfs / "devices/system/cpu").glob(f"cpu[0-9]*/cpufreq/{name}")
         return sorted({path.resolve() for path in files})
 
     def _throttle_events(self) -> int | None:
-        """Count how often x86 processors throttled themselves, None on others."""
+        """Return how often x86 processors throttled themselves; None on others."""
         counts = [_number(path) for path in self._counters]
         known = [count for count in counts if count is not None]
         return sum(known) if known else None
 
     def _throttled(self) -> bool | None:
-        """Tell whether clocks are held down: a cooling device is on, or throttling was counted."""
+        """Return whether clocks are reduced: a cooling device is on, or a throttle count rose."""
         states = [state for path in self._coolers if (state := _number(path)) is not None]
         events, before = self._throttle_events(), self._throttle_count
         self._throttle_count = events
@@ -185,17 +185,17 @@ def concerns(
     highest_mhz: float | None,
     at_rest: bool = False,
 ) -> list[Concern]:
-    """Return what speaks against figures taken during these readings.
+    """Return the doubts about figures taken during these readings.
 
     Parameters
     ----------
-    readings : in order
-    limit_c : the highest temperature that the chip's maker allows, degrees Celsius
-    governor, highest_mhz : of the CPUs; a clock below the highest is a concern under "performance",
-        on machines that do not tell themselves when heat holds clocks down: of a PC's processor
-        the highest clock is that of one busy core
-    at_rest : no jobs are on the DPU, so that what the kernel does is others' work. Else it may be
-        that of the DPU's driver, in threads and interrupts that are not counted as the process's
+    readings : readings in order
+    limit_c : highest temperature that the chip's maker allows, degrees Celsius
+    governor, highest_mhz : frequency governor and highest clock (MHz) of the CPUs. Under
+        "performance", a clock below the highest is a concern on machines that do not report
+        throttling. On PCs, which do, a clock below that of a single busy core is normal
+    at_rest : the DPU has no jobs, so that all work of the kernel is for others. Otherwise it may be
+        that of the DPU's driver, whose threads and interrupts do not count as the process's
     """
     if not readings:
         return []
@@ -212,7 +212,7 @@ def _heat(readings: Sequence[Condition], limit_c: float | None) -> Concern | Non
     hottest = max((r.temperature_c for r in readings if r.temperature_c is not None), default=None)
     if hottest is None or limit_c is None or hottest < limit_c - MARGIN_C:
         return None
-    return Concern("hot", f"up to {hottest:.0f} C, and the chip's limit is {limit_c:.0f} C")
+    return Concern("hot", f"up to {hottest:.0f} C; the chip's limit is {limit_c:.0f} C")
 
 
 def _throttling(
@@ -220,11 +220,11 @@ def _throttling(
 ) -> Concern | None:
     times = sum(bool(r.throttled) for r in readings)
     if times:
-        return Concern("throttled", f"heat kept the CPUs' clock down in {times} readings of "
-                       f"{len(readings)}")  # fmt: skip
+        return Concern("throttled", f"the CPUs' clock was reduced because of heat in {times} of "
+                       f"{len(readings)} readings")  # fmt: skip
     slowest = min((r.clock_mhz for r in readings if r.clock_mhz is not None), default=None)
-    told = any(r.throttled is not None for r in readings)
-    if told or governor != "performance" or slowest is None or highest_mhz is None:
+    known = any(r.throttled is not None for r in readings)
+    if known or governor != "performance" or slowest is None or highest_mhz is None:
         return None
     if slowest >= _SLOW_CLOCK * highest_mhz:
         return None
@@ -244,7 +244,7 @@ def _other_work(readings: Sequence[Condition], at_rest: bool) -> Concern | None:
 
 
 def wall_clock_step(readings: Sequence[Condition]) -> float:
-    """Return by how much the wall clock was set meanwhile, s, at its farthest if several times."""
+    """Return the largest change of the wall clock since the first reading, s."""
     if not readings:
         return 0.0
     steps = [reading.wall_offset_s - readings[0].wall_offset_s for reading in readings]
@@ -252,7 +252,10 @@ def wall_clock_step(readings: Sequence[Condition]) -> float:
 
 
 def _clock_step(readings: Sequence[Condition]) -> Concern | None:
-    """Tell when the clock was set: files' times lie; the figures are on the monotonic clock."""
+    """Return a concern if the wall clock was set, since the times of files are then wrong.
+
+    Figures use the monotonic clock and are not affected.
+    """
     step = wall_clock_step(readings)
     if abs(step) < MOST_CLOCK_STEP_SECONDS:
         return None
@@ -260,7 +263,10 @@ def _clock_step(readings: Sequence[Condition]) -> Concern | None:
 
 
 def _known(cores: float) -> float | None:
-    """None for NaN. Linux may count by ticks what it tells of all: differences can be negative."""
+    """Return a share of CPU time, or None for NaN.
+
+    Linux counts the times of all processes in ticks, so differences can be negative.
+    """
     return None if math.isnan(cores) else max(0.0, cores)
 
 
@@ -289,7 +295,7 @@ def _slowest(files: Iterable[Path]) -> float | None:
 
 
 def _sensor_files(sysfs: Path, driver: str | None) -> list[Path]:
-    """Return the files in which a driver shows its temperatures, of hwmon, else thermal zones."""
+    """Return the temperature files of a driver, in hwmon or else in thermal zones."""
     for folders, name, files in (
         ("class/hwmon/hwmon*", "name", "temp*_input"),
         ("class/thermal/thermal_zone*", "type", "temp"),
@@ -302,7 +308,7 @@ def _sensor_files(sysfs: Path, driver: str | None) -> list[Path]:
 
 
 def _cooler_files(sysfs: Path) -> list[Path]:
-    """Return the states of what cools by holding the CPUs' clock down."""
+    """Return the state files of cooling devices that reduce the CPUs' clock."""
     return [
         device / "cur_state"
         for device in (sysfs / "class/thermal").glob("cooling_device*")

@@ -14,13 +14,25 @@ from tutelage.core.fixed_point import dequantise, quantise_int8
 
 _CONVERSIONS = {"fix2float", "float2fix", "const"}
 
-Environment = dict[str, np.ndarray]  # tensor name -> its present value
-Operation = Callable[[Environment], np.ndarray]  # takes its inputs there, returns its output
+Environment = dict[str, np.ndarray]  # tensor name -> current value
+Operation = Callable[[Environment], np.ndarray]  # computes its output from the environment
 CpuOperator = Callable[[dict[str, list[np.ndarray]], dict[str, Any]], np.ndarray]
 
 
 class CpuOperators:
-    """What runs the CPU operators of one model; shared by its runners, read-only after loading."""
+    """The CPU operators of one model, shared by its runners and read-only after loading.
+
+    Parameters
+    ----------
+    path : the .xmodel file, for messages
+    stages : stages of the model
+    plugins : Python file with functions op_<type>(inputs, attrs); None without one
+
+    Raises
+    ------
+    ModelError
+        The reference functions or the plugin cannot be imported, or a constant is invalid.
+    """
 
     def __init__(
         self,
@@ -41,7 +53,7 @@ class CpuOperators:
                 raise ModelError(with_path(Path(str(plugins)), error)) from error
 
     def prepared(self, op: Any) -> Operation:
-        """Return what computes an op: what the graph says of it is asked here, not for each job."""
+        """Return a function that computes an op, with all queries to the graph already made."""
         kind = op.get_type()
         if kind == "const":
             constant = self._constants[op.get_name()]
@@ -64,7 +76,7 @@ class CpuOperators:
 
 
 def _import_reference(path: Path, kinds: set[str]) -> Any:
-    """Import tutelage.dpu.ops.reference, only now: a model without such ops does not need it."""
+    """Import tutelage.dpu.ops.reference, which only models with such ops need."""
     try:
         return import_module("tutelage.dpu.ops.reference")
     except ImportError as error:

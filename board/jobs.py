@@ -1,4 +1,4 @@
-"""Running the jobs of a model: its buffers, and the way through all of its stages."""
+"""Runners: the buffers of a model's jobs, and their execution through all stages."""
 
 from __future__ import annotations
 
@@ -16,11 +16,21 @@ if TYPE_CHECKING:
 
 
 class ModelRunner:
-    """Runs one model in one thread, with several jobs in flight.
+    """Runner of a model for one thread, with several jobs in flight.
 
-    Each slot owns the buffers of one job. Fill `input(slot)`, `submit(slot)`, do other
-    work, `collect(slot)`. Slots are independent; a slot is free again after `collect`,
-    also when that raised.
+    Each slot has the buffers of one job. Fill `input(slot)`, call `submit(slot)`, do other work,
+    and call `collect(slot)`. Slots are independent. A slot is free again after `collect`, also if
+    it raised an exception.
+
+    Parameters
+    ----------
+    model : the loaded model
+    slots : number of slots
+
+    Raises
+    ------
+    ModelError
+        The DPU or emulation refuses the model.
     """
 
     def __init__(self, model: LoadedModel, slots: int) -> None:
@@ -36,29 +46,29 @@ class ModelRunner:
         return len(self._slots)
 
     def input(self, slot: int) -> np.ndarray:
-        """Return the slot's input, int8 of the input's dims without the batch, to be filled."""
+        """Return the slot's input buffer, int8 of the input's dims without the batch."""
         return self._slots[slot].image
 
     def submit(self, slot: int) -> None:
-        """Start the slot's job; its input must not be touched until `collect`.
+        """Start the slot's job. Do not change its input until `collect`.
 
-        VART on an edge board returns from here when the job is done.
+        VART on an edge board returns only when the job is done.
         """
         self._slots[slot].start()
 
     def collect(self, slot: int) -> np.ndarray:
-        """Wait for the slot's job; return its output, float32 without the batch, a new array."""
+        """Wait for the slot's job; return a copy of its output, float32 without the batch."""
         return self._slots[slot].finish()
 
     def collect_integers(self, slot: int) -> np.ndarray:
         """Wait for the slot's job; return the model's `integers` without the batch, int8.
 
-        It is the slot's own buffer: its next job overwrites it.
+        The array is the slot's buffer, which its next job overwrites.
 
         Raises
         ------
         ValueError
-            More is computed from them: the model has no `integers`.
+            The model has no `integers`, since the CPU computes its output.
         """
         integers = self._model.integers
         if integers is None:
@@ -66,19 +76,19 @@ class ModelRunner:
         return self._slots[slot].finish_integers(integers.name)
 
     def dpu_outputs(self, slot: int) -> dict[str, np.ndarray]:
-        """Return what the DPU gave in the slot's last job: int8 with the batch, by tensor name.
+        """Return the DPU's outputs of the slot's last job, int8 with the batch, by tensor name.
 
-        These are the slot's own buffers: its next job overwrites them.
+        The arrays are the slot's buffers, which its next job overwrites.
         """
         return self._slots[slot].dpu_outputs
 
     def run(self, image: np.ndarray) -> np.ndarray:
-        """Run one image to its end.
+        """Run one image and return its output.
 
         Parameters
         ----------
-        image : int8, or float in the input's own units (quantised here); the input's dims
-            with or without the batch of one
+        image : int8, or float, which is quantised to the input's fix point; of the input's dims,
+            with or without a batch of one
 
         Returns
         -------
@@ -87,18 +97,18 @@ class ModelRunner:
         Raises
         ------
         ValueError
-            The shape or type is not the input's.
+            The shape or type does not match the input.
         """
         target = self.input(0)
         image = np.asarray(image)
         if image.shape == (1, *target.shape):
             image = image[0]
         if image.shape != target.shape:
-            raise ValueError(f"image of shape {image.shape}, the model takes {target.shape}")
+            raise ValueError(f"image has shape {image.shape}, the model takes {target.shape}")
         if image.dtype.kind == "f":
             image = quantise_int8(image, self._model.input.fix_point or 0)
         elif image.dtype != np.int8:
-            raise ValueError(f"image of {image.dtype}, the model takes int8 or float")
+            raise ValueError(f"image has type {image.dtype}, the model takes int8 or float")
         target[...] = image
         self.submit(0)
         return self.collect(0)
@@ -114,7 +124,7 @@ def _create_runner(model: LoadedModel, stage: DpuStage) -> Any:
 
 
 class _Slot:
-    """The buffers of one job and the way through all stages."""
+    """The buffers of one job and its execution through all stages."""
 
     def __init__(self, model: LoadedModel, runners: list[Any]) -> None:
         self._output = model.output
@@ -127,7 +137,7 @@ class _Slot:
         ]
         place, first = next((i, s) for i, s in enumerate(steps) if isinstance(s, _DpuStep))
         self._before, self._first, self._behind = steps[:place], first, steps[place + 1 :]
-        self._last: list[_DpuStep | _CpuStep] = []  # what only converts, where there are integers
+        self._last: list[_DpuStep | _CpuStep] = []  # the conversion of `integers` to float
         if model.integers is not None and isinstance(steps[-1], _CpuStep):
             self._last = [self._behind.pop()]
         own = first.inputs.get(model.input.name)
@@ -166,7 +176,7 @@ class _Slot:
 
 
 class _DpuStep:
-    """One DPU subgraph in one slot: its job's buffers and their names in the graph."""
+    """A DPU subgraph in one slot: the job's buffers by their names in the graph."""
 
     def __init__(self, stage: DpuStage, runner: Any) -> None:
         self._runner = runner
@@ -187,7 +197,7 @@ class _DpuStep:
 
 
 def _buffers(tensors: Sequence[Any], names: dict[str, str]) -> dict[str, np.ndarray]:
-    """Return an int8 buffer per runner tensor, in the runner's order, by name in the graph."""
+    """Return an int8 buffer for each tensor, by name in the graph, in the runner's order."""
     graph_names = set(names.values())
     buffers: dict[str, np.ndarray] = {}
     for tensor in tensors:
@@ -201,7 +211,7 @@ def _buffers(tensors: Sequence[Any], names: dict[str, str]) -> dict[str, np.ndar
 
 
 class _CpuStep:
-    """The operators of one CPU subgraph; done when `start` returns."""
+    """The operators of a CPU subgraph, which `start` computes."""
 
     def __init__(self, stage: CpuStage, operators: CpuOperators) -> None:
         self._operations = [

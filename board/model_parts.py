@@ -1,4 +1,4 @@
-"""The parts of a compiled model: its tensors, and the stages that run one after the other."""
+"""The parts of a compiled model: its tensors and its stages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tutelage.core.errors import TutelageError, first_line
 
 
 class ModelError(TutelageError):
-    """A model that cannot be loaded or run; the text is one line for the user."""
+    """A model cannot be loaded or run; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class TensorInfo:
     ----------
     name : the tensor's name in the file
     dims : its shape, NHWC for images, batch first
-    fix_point : int8 value q means q * 2**-fix_point; None for a float tensor
+    fix_point : an int8 value q represents q * 2**-fix_point; None for a float tensor
     """
 
     name: str
@@ -33,21 +33,28 @@ class TensorInfo:
 class DpuStage:
     """A DPU subgraph, and the names under which a runner may list its tensors.
 
-    The graph knows the tensors around `upload` and `download` by two names each; which of
-    them a runner reports differs between releases of VART.
+    The tensors around `upload` and `download` have two names in the graph; releases of VART differ
+    in the one that a runner reports.
+
+    Attributes
+    ----------
+    subgraph : the xir.Subgraph
+    inputs, outputs : name in a runner -> name in the graph
     """
 
     subgraph: Any
-    inputs: dict[str, str]  # name in a runner -> name in the graph
+    inputs: dict[str, str]
     outputs: dict[str, str]
 
 
 @dataclass(frozen=True)
 class CpuStage:
-    ops: tuple[Any, ...]  # in topological order
+    """A CPU subgraph: its xir.Op objects in topological order."""
+
+    ops: tuple[Any, ...]
 
 
 def with_path(path: Path, error: Exception) -> str:
-    """Return an error's first line, after the path unless it names it itself."""
+    """Return an error's first line, preceded by the path unless it contains it."""
     text = first_line(error)
     return text if str(path) in text else f"{path}: {text}"

@@ -2,11 +2,11 @@
 
     python -m tutelage.board.outputs_check --model net.xmodel --expected DIR --report outputs.json
 
-DIR has fixed inputs and what the emulation gives for them (`tutelage.core.expected_outputs`);
-`tutelage deploy` puts it into a release and runs this before it switches to the release. Each input
-runs alone first, then all of them in several threads, which keep all cores of the DPU busy. The
-first difference, error or job without an answer ends it. Exit status: 0 all outputs are equal,
-1 they are not, 2 wrong use.
+DIR has fixed inputs and the emulation's outputs for them (`tutelage.core.expected_outputs`).
+`tutelage deploy` copies it with a release and runs this program before it switches to the release.
+Each input runs alone first, then all of them run in several threads, which keep all cores of the
+DPU busy. The first difference, error or job without an answer ends the comparison. Exit status:
+0 all outputs are equal, 1 they are not, 2 wrong use.
 """
 
 from __future__ import annotations
@@ -33,42 +33,42 @@ from tutelage.core.messages import run_command
 from tutelage.core.text import LONGEST_NAME, json_text, shown
 
 THREADS, SLOTS = 4, 2
-"""Threads of the second pass, two for each core of a ZCU104's DPU, and jobs of each at once."""
+"""Threads of the second pass, two for each core of a ZCU104's DPU, and jobs in flight of each."""
 
 JOB_SECONDS = 60.0
-"""How long a job, or making a runner, may take by default."""
+"""Default time limit for a job, or for creating a runner, s."""
 
 _SHOWN = 8  # differing values in a report
 _POLL_SECONDS = 0.02
 
 
 class OutputsError(TutelageError):
-    """The outputs are not the emulation's, or a job failed or did not end; one line."""
+    """The outputs differ from the emulation's, or a job failed or did not end."""
 
     status = FAILED
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a comparison ended: one line, and the same for a report."""
+    """Reason why a comparison ended: a line of text, and details for the report."""
 
     text: str
     details: dict[str, Any] = field(default_factory=dict)
 
 
 class Comparison:
-    """Runs all inputs and keeps the first problem.
+    """Comparison of all inputs, up to the first problem.
 
     Parameters
     ----------
-    model : the model, loaded here
-    expected : its inputs, and the outputs that they must give
-    seconds : how long a job, or making a runner, may take
+    model : the loaded model
+    expected : its inputs and expected outputs
+    seconds : time limit for a job, or for creating a runner, s
 
     Attributes
     ----------
-    jobs : jobs whose outputs were equal
-    problem : the first problem, None so far
+    jobs : number of jobs with equal outputs
+    problem : the first problem; None if there is none so far
     """
 
     def __init__(self, model: LoadedModel, expected: ExpectedOutputs, seconds: float) -> None:
@@ -79,9 +79,9 @@ class Comparison:
         self.problem: Problem | None = None
 
     def run(self) -> Problem | None:
-        """Run both passes; return the first problem, None where all outputs are equal.
+        """Run both passes; return the first problem, or None if all outputs are equal.
 
-        A thread whose job does not end is left behind.
+        A thread whose job does not end is abandoned.
         """
         for how, threads, slots in (
             ("one at a time", 1, 1),
@@ -103,19 +103,23 @@ class Comparison:
         return self.problem
 
     def stop(self, problem: Problem) -> None:
-        """End the comparison, unless another problem did before."""
+        """End the comparison with a problem, unless there is an earlier one."""
         with self._lock:
             self.problem = self.problem or problem
 
     def compare(
         self, runner: ModelRunner, slot: int, result: np.ndarray, index: int
     ) -> Problem | None:
-        """Compare the outputs of one job that was collected with those of input `index`.
+        """Compare the outputs of a collected job with those expected for input `index`.
+
+        Returns
+        -------
+        The first difference; None if all outputs are equal
 
         Raises
         ------
         OutputsError
-            The runner has no such output.
+            The runner lacks an expected output.
         """
         found = {name: array[0] for name, array in runner.dpu_outputs(slot).items()}
         found[RESULT] = result
@@ -131,11 +135,11 @@ class Comparison:
 
 
 class _Worker(threading.Thread):
-    """A thread with a runner of its own that runs every input once, beginning with number `first`.
+    """A thread with its own runner that runs every input once, starting with number `first`.
 
     Attributes
     ----------
-    doing : what it does now, for messages
+    doing : description of the current action, for messages
     """
 
     def __init__(self, comparison: Comparison, how: str, slots: int, first: int) -> None:
@@ -144,7 +148,7 @@ class _Worker(threading.Thread):
         count = len(comparison.expected.names)
         self._order = [(first + i) % count for i in range(count)]
         self._since: float | None = None
-        self._begin("making a runner")
+        self._begin("creating a runner")
 
     def run(self) -> None:
         try:
@@ -158,7 +162,7 @@ class _Worker(threading.Thread):
         self._since = None
 
     def is_overdue(self, seconds: float) -> bool:
-        """Whether what it does now has taken more than so many seconds."""
+        """Return whether the current action has taken more than `seconds`."""
         since = self._since
         return since is not None and time.monotonic() - since > seconds
 
@@ -185,7 +189,7 @@ class _Worker(threading.Thread):
 
 
 def difference(name: str, found: np.ndarray, expected: np.ndarray) -> Problem | None:
-    """Say where an output differs from the expected one, None where all bytes are equal."""
+    """Return where an output differs from the expected one; None if all bytes are equal."""
     what = f"output {shown(name, LONGEST_NAME)!r}"
     if (found.shape, found.dtype) != (expected.shape, expected.dtype):
         return Problem(f"{what} is {found.dtype} {list(found.shape)}, expected {expected.dtype} "
@@ -212,7 +216,7 @@ def difference(name: str, found: np.ndarray, expected: np.ndarray) -> Problem | 
 
 
 def report(comparison: Comparison) -> dict[str, Any]:
-    """Return what a report of a problem needs; it names no path."""
+    """Return the outcome for a bug report, without paths."""
     model, expected, problem = comparison.model, comparison.expected, comparison.problem
     return {
         "problem": problem.text if problem else "",
@@ -239,9 +243,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="Exit status: 0 all outputs are equal, 1 they are not, 2 wrong use.",
     )
     parser.add_argument("--model", type=Path, required=True, metavar="X.xmodel")
-    parser.add_argument("--plugin", type=Path, metavar="OPS.py", help="its own CPU operators")
+    parser.add_argument("--plugin", type=Path, metavar="OPS.py", help="custom CPU operators")
     parser.add_argument("--expected", type=Path, required=True, metavar="DIR",
-                        help="inputs, and the emulation's outputs")  # fmt: skip
+                        help="inputs and the emulation's outputs")  # fmt: skip
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the outcome as JSON")
     parser.add_argument("--seconds", type=float, default=JOB_SECONDS, metavar="S",
                         help="time limit of a job; default: %(default)g")  # fmt: skip
@@ -250,14 +254,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> int:
         expected = read_expected(options.expected)
         if sha256_of(options.model) != expected.model_sha256:
-            raise OutputsError(f"{options.expected}: the outputs of another model")
+            raise OutputsError(f"{options.expected}: has the outputs of another model")
         comparison = Comparison(load(options.model, options.plugin), expected, options.seconds)
         problem = comparison.run()
         if options.report:
             write_file(options.report, json_text(report(comparison), indent=1) + "\n")
         if problem is not None:
             raise OutputsError(problem.text)
-        print(f"{comparison.jobs} jobs: all outputs are the emulation's, byte for byte")
+        print(f"{comparison.jobs} jobs: all outputs equal the emulation's, byte for byte")
         return DONE
 
     return run_command("outputs_check", work)
@@ -267,4 +271,4 @@ if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # a thread that hangs in VART would hold up the interpreter's end
+    os._exit(status)  # a thread that hangs in VART would keep the interpreter from exiting

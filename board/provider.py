@@ -1,4 +1,4 @@
-"""Where `vart` and `xir` come from: the board's own modules, else the emulation."""
+"""Selection of the `vart` and `xir` modules: the board's own, or else the emulation's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-# AMD's board images keep vart and xir here, which is not on the path of PYNQ's Python.
+# The directory of vart and xir in AMD's board images, which is not on the path of PYNQ's Python.
 IMAGE_SITE_PACKAGES = "/usr/lib/python3/site-packages"
 
 
@@ -20,9 +20,9 @@ class Provider:
     Attributes
     ----------
     xir, vart : modules with AMD's Python API
-    is_emulation : False where they are the board's own
-    text : one line for the user, e.g. "DPU (vart from /usr/lib/python3/site-packages)"
-    pace : what gives jobs their time where that is not hardware, in words; "" where nothing says
+    is_emulation : whether they are the emulation's, not the board's own
+    text : description, e.g. "DPU (vart from /usr/lib/python3/site-packages)"
+    pace : description of the source of job times if it is not hardware; "" if unknown
     """
 
     xir: ModuleType
@@ -34,10 +34,10 @@ class Provider:
 
 @cache
 def find_provider() -> Provider:
-    """Return the real modules where they import, else the emulation.
+    """Return the real modules if they can be imported, or else the emulation.
 
-    Nothing of the emulation is imported where the real modules are there. A board whose
-    modules are present but do not load also gets the emulation, and its text says why.
+    With the real modules, nothing of the emulation is imported. If the modules are installed but do
+    not load, the emulation is used and its text gives the reason.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def find_provider() -> Provider:
         return _emulation("no vart/xir on this machine")
     except ImportError as error:
         return _emulation(f"vart/xir do not load: {error}")
-    # In place of the real ones by `tutelage shim`, or on a stand-in board.
+    # `tutelage shim` and the stand-in board replace the real modules.
     pace = str(getattr(vart, "TUTELAGE_PACE", ""))
     if getattr(vart, "TUTELAGE_EMULATION", False):
         return Provider(xir, vart, True, "emulation (in place of vart/xir)", pace)
@@ -66,7 +66,7 @@ def _import_real() -> tuple[ModuleType, ModuleType]:
     except ModuleNotFoundError as error:
         if error.name not in ("xir", "vart"):
             raise
-    # At the end of the path: the image's folder must not shadow the venv's packages.
+    # At the end of the path, so that the image's folder does not shadow the venv's packages.
     sys.path.append(IMAGE_SITE_PACKAGES)
     try:
         return import_module("xir"), import_module("vart")

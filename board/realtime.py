@@ -1,4 +1,4 @@
-"""The emulation at a board's speed: each job takes as long as `dpu.predict.latency` predicts."""
+"""Pacing of the emulation: each job takes the time that `dpu.predict.latency` predicts."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tutelage.core.board_profile import load_profile
 
 
 def pace_facts(realtime: str | None) -> dict[str, Any]:
-    """Return what jobs take their time from.
+    """Return the source of the times of jobs.
 
     Parameters
     ----------
-    realtime : board whose predicted pace the emulation keeps, None for none
+    realtime : board whose predicted speed the emulation is slowed down to; None for none
 
     Returns
     -------
-    measured : whether times are those of a DPU, which no emulation's are; text, for the reader
+    measured (whether times are those of a real DPU) and text (a description)
     """
     provider = find_provider()
     if realtime is not None:
@@ -37,23 +37,23 @@ def pace_facts(realtime: str | None) -> dict[str, Any]:
 
 
 class Realtime:
-    """Paces the emulation like a board, for the runners made from now on.
+    """Slows the emulation down to a board's predicted speed, for all runners created afterwards.
 
     Parameters
     ----------
-    board : file name of its profile, without suffix
+    board : file name of the board's profile, without suffix
 
     Raises
     ------
     ModelError
-        There is no such board, or a real DPU is at work here.
+        The board is unknown, or this machine has a real DPU.
     """
 
     def __init__(self, board: str) -> None:
         if not find_provider().is_emulation:
-            raise ModelError("--realtime is for the emulation; this DPU runs at its own speed")
+            raise ModelError("--realtime is for the emulation; this machine has a real DPU")
         if find_provider().pace:
-            raise ModelError(f"--realtime: this emulation has a pace: {find_provider().pace}")
+            raise ModelError(f"--realtime: this emulation is paced already: {find_provider().pace}")
         self._board = board
         self._vart, latency = (
             import_module("tutelage.dpu.runtime.vart"),
@@ -66,10 +66,15 @@ class Realtime:
         self._vart.set_pace(self._pace)
 
     def report(self, model: LoadedModel) -> dict[str, Any]:
-        """Return board, job_ms (predicted, of all DPU subgraphs), and jobs kept and late."""
+        """Return board, job_ms (predicted, of all DPU subgraphs), and the counts of jobs, and late.
+
+        Parameters
+        ----------
+        model : the model that ran
+        """
         seconds = sum(self._pace(subgraph) for subgraph in model.dpu_subgraphs)
         return {"board": self._board, "job_ms": round(1e3 * seconds, 4), **self._vart.pace_report()}
 
     def end(self) -> None:
-        """Let runners made from now on go as fast as they can."""
+        """Run all runners created afterwards at full speed."""
         self._vart.set_pace(None)

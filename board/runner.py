@@ -3,12 +3,12 @@
     model = tutelage.board.runner.load("model.xmodel")
     runner = model.runner(slots=2)          # one per thread
     runner.input(0)[...] = image_int8       # the DPU's own buffer, no copy after this
-    runner.submit(0)                        # returns at once, or (edge boards) with the job done
+    runner.submit(0)                        # returns at once, or on edge boards when it is done
     logits = runner.collect(0)              # float32, one per class
 
-A compiled model is a chain of subgraphs, each for one device. Those for the DPU go to
-`vart`; those for the CPU are mostly conversions between int8 and float, which are done
-here, and sometimes an operator the DPU lacks, for which `tutelage.dpu.ops.reference` is imported.
+A compiled model is a chain of subgraphs, each for one device. `vart` runs those for the DPU. Those
+for the CPU are mostly conversions between int8 and float, which are done here, and sometimes an
+operator that the DPU lacks, for which `tutelage.dpu.ops.reference` is imported.
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ from tutelage.core.fingerprint import (
 
 __all__ = ["LoadedModel", "ModelError", "ModelRunner", "TensorInfo", "load"]
 
-# Operators that only move or convert values: looked through when asking what a model ends in.
+# Operators that only move or convert values, skipped when looking for a model's last operator.
 _TRANSPARENT = {"download", "fix2float", "float2fix", "fix", "reshape-fix", "reshape", "flatten"}
 _INPUTS = {"data", "data-fix"}
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A loaded model; make one `runner()` per thread.
+    """A loaded model. Create one `runner()` per thread.
 
     Attributes
     ----------
     path : the .xmodel file
     name : the graph's name
-    input, output : the one input (int8) and the one output
-    integers : the DPU's int8 output with the fix point by which it becomes `output`; None where
-        more is computed from it on the CPU
+    input, output : the single input (int8) and the single output
+    integers : the DPU's int8 output with the fix point that converts it to `output`; None if the
+        CPU computes more than this conversion
     last_op : type of the last operator that computes, e.g. "conv2d-fix" or "softmax"
-    dpu_name, fingerprint : the DPU it was compiled for
-    target : the same for a reader, e.g. "ZCU104, Vitis AI 2.x"
-    provider : what runs it, e.g. "emulation (no vart/xir on this machine)"
-    vart : the module that runs the DPU's stages
-    stages : what runs one after the other
-    operators : what runs the CPU's stages
+    dpu_name, fingerprint : the DPU that it was compiled for
+    target : description of this DPU, e.g. "ZCU104, Vitis AI 2.x"
+    provider : description of what runs it, e.g. "emulation (no vart/xir on this machine)"
+    vart : module that runs the DPU's stages
+    stages : the stages, in order
+    operators : the operators of the CPU's stages
     """
 
     path: Path
@@ -71,7 +71,7 @@ class LoadedModel:
     fingerprint: int | None
     provider: str
     vart: Any = field(repr=False)
-    _graph: Any = field(repr=False)  # owns the subgraphs: must live as long as they are used
+    _graph: Any = field(repr=False)  # owns the subgraphs, so it must outlive their use
     stages: tuple[DpuStage | CpuStage, ...] = field(repr=False)
     operators: CpuOperators = field(repr=False)
 
@@ -81,11 +81,11 @@ class LoadedModel:
 
     @property
     def dpu_subgraphs(self) -> list[Any]:
-        """The parts that run on the DPU, in order, as xir.Subgraph."""
+        """The DPU subgraphs, in order, as xir.Subgraph."""
         return [stage.subgraph for stage in self.stages if isinstance(stage, DpuStage)]
 
     def runner(self, slots: int = 2) -> ModelRunner:
-        """Return a runner for one thread, with `slots` jobs that may be in flight at once."""
+        """Return a runner for one thread, with up to `slots` jobs in flight."""
         return ModelRunner(self, slots)
 
 
@@ -95,12 +95,12 @@ def load(path: str | Path, plugins: str | Path | None = None) -> LoadedModel:
     Parameters
     ----------
     path : the .xmodel file
-    plugins : Python file with functions op_<op_type> for CPU operators of the user's own
+    plugins : Python file with functions op_<op_type>(inputs, attrs) for custom CPU operators
 
     Raises
     ------
     ModelError
-        The file cannot be read, was not compiled for a DPU, or is of a form that cannot run.
+        The file cannot be read, was not compiled for a DPU, or has a form that cannot run.
     """
     path = Path(path)
     provider = _provider_or_error()
@@ -174,10 +174,10 @@ def _attr(holder: Any, name: str) -> Any:
 
 
 def _find_input(path: Path, order: list[Any]) -> tuple[Any, str | None]:
-    """Return the op whose output the user fills, and the name of a float2fix taken as part of it.
+    """Return the op whose output is the int8 input, and the name of a float2fix that it replaces.
 
-    A model may take float and begin with float2fix on the CPU. The same rounding is done by
-    the preprocessing, so such a model is fed with int8 behind that operator.
+    A model may have a float input and begin with float2fix on the CPU. Preprocessing does the same
+    rounding, so the int8 input of such a model is the output of that operator.
     """
     inputs = [op for op in order if op.get_type() in _INPUTS]
     if len(inputs) != 1:
@@ -229,7 +229,7 @@ def _tensor_info(tensor: Any) -> TensorInfo:
 
 
 def _integers(tail: Any, stages: tuple[DpuStage | CpuStage, ...]) -> TensorInfo | None:
-    """Return the DPU's output that the model's is, at most converted to float."""
+    """Return the DPU output that is the model's output, up to a conversion to float."""
     op = tail.get_input_ops()["input"][0] if tail.get_type() == "fix2float" else tail
     info = _tensor_info(op.get_output_tensor())
     dpu = [stage.outputs.values() for stage in stages if isinstance(stage, DpuStage)]

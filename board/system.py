@@ -1,10 +1,10 @@
-"""What the process takes of its machine, how warm that is, and what machine it is.
+"""CPU time and memory of this process, the machine's temperature, and facts about the machine.
 
     monitor = SystemMonitor()
-    ...; monitor.read()          # now and then, e.g. once per second
-    monitor.report()             # since the monitor was made
+    ...; monitor.read()          # repeatedly, e.g. once per second
+    monitor.report()             # since the monitor was created
 
-psutil gives the figures; without it they are None, and only the temperature is left.
+The figures come from psutil. Without it they are None, except for the temperature.
 """
 
 from __future__ import annotations
@@ -21,28 +21,32 @@ import numpy as np
 
 try:
     psutil: Any = import_module("psutil")
-except ImportError:  # the figures are then None, and nothing else depends on it
+except ImportError:  # optional: the figures are then None
     psutil = None
 
 SYSFS = Path("/sys")
-DEVICE_TREE = Path("/sys/firmware/devicetree/base")  # where /proc/device-tree leads
+DEVICE_TREE = Path("/sys/firmware/devicetree/base")  # the target of /proc/device-tree
 
-# Drivers of the processor's own sensors, as psutil names them; others (disks, regulators) are only
-# taken where none of these is there. "ams" is the Zynq UltraScale+'s system monitor.
+# Drivers of the processor's sensors, by psutil's names. Others (disks, regulators) are used only
+# without any of these. "ams" is the Zynq UltraScale+'s system monitor.
 _PROCESSOR_SENSORS = (
     "ams", "coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", "soc_thermal",
 )  # fmt: skip
-# What lies outside is a sensor that is not connected.
+# Readings outside of this range come from unconnected sensors.
 _PLAUSIBLE_CELSIUS = (-40.0, 150.0)
 _CELSIUS_PER_COUNT = 1e-3  # Linux: Documentation/driver-api/thermal/sysfs-api.rst
 
 
 class SystemMonitor:
-    """Watches this process since the monitor was made.
+    """Monitor of this process since its construction.
+
+    Parameters
+    ----------
+    sysfs : mount point of Linux's sysfs
 
     Attributes
     ----------
-    temperature_source : the driver whose sensor was read last, None where there is none
+    temperature_source : driver of the sensor that was read last; None without one
     """
 
     def __init__(self, sysfs: Path = SYSFS):
@@ -56,13 +60,13 @@ class SystemMonitor:
         self.read()
 
     def read(self) -> dict[str, float | None]:
-        """Return the present figures.
+        """Return the current figures.
 
         Returns
         -------
-        cpu_percent : of this process since the last reading, 100 is one core
+        cpu_percent : CPU use of this process since the last reading; 100 is one core
         memory_bytes : resident memory, bytes
-        temperature_c : the warmest of the processor's sensors, degrees Celsius
+        temperature_c : warmest of the processor's sensors, degrees Celsius
         """
         now = (time.monotonic(), self._cpu_seconds())
         percent, self._last = _percent(self._last, now), now
@@ -75,18 +79,18 @@ class SystemMonitor:
         return {"cpu_percent": percent, "memory_bytes": memory, "temperature_c": warmth}
 
     def report(self) -> dict[str, float | None]:
-        """Return the figures since the monitor was made.
+        """Return the figures since the monitor was created.
 
         Returns
         -------
         cpu_seconds : user and system time of this process, s
-        cpu_percent_mean : the same per elapsed time, 100 is one core
-        memory_peak_bytes : the most memory that was resident, bytes
-        temperature_max_c : the highest temperature of all readings, degrees Celsius
+        cpu_percent_mean : mean CPU use; 100 is one core
+        memory_peak_bytes : peak resident memory, bytes
+        temperature_max_c : highest temperature of all readings, degrees Celsius
         """
         last = self._last
         self.read()
-        now, self._last = self._last, last  # a report leaves the readings' steps as they are
+        now, self._last = self._last, last  # a report does not affect the next reading
         used = None if now[1] is None or self._start[1] is None else now[1] - self._start[1]
         return {
             "cpu_seconds": used,
@@ -102,14 +106,14 @@ class SystemMonitor:
         return float(times.user + times.system)
 
     def _peak(self) -> int | None:
-        """Return the kernel's own peak where it was reached since, else the highest reading."""
+        """Return the kernel's peak if it has risen since the start, or else the highest reading."""
         if self._memory_peak is None:
             return None
         peak = _peak_of_process()
         return max(peak, self._memory_peak) if peak > self._peak_before else self._memory_peak
 
     def temperature(self) -> float | None:
-        """Return the warmest of the processor's sensors, degrees Celsius."""
+        """Return the temperature of the processor's warmest sensor, degrees Celsius."""
         for sensors in (_psutil_temperatures(), _thermal_zones(self._sysfs)):
             own = {name: values for name, values in sensors.items() if name in _PROCESSOR_SENSORS}
             warmest = max(
@@ -123,14 +127,14 @@ class SystemMonitor:
 
 
 def board_facts(device_tree: Path = DEVICE_TREE) -> dict[str, str | int | None]:
-    """Return what a report says of the machine: no name, no address.
+    """Return facts about the machine for reports, without its name and addresses.
 
     Returns
     -------
-    board : the model in the device tree, None on a PC
-    machine, image, kernel, python, numpy, opencv : architecture and versions, None where there is
-        none; image is the system's name of itself, as /etc/os-release has it
-    cpus : processors of the machine
+    board : model in the device tree; None on a PC
+    machine, image, kernel, python, numpy, opencv : architecture and versions; None if unknown.
+        image is the system's name in /etc/os-release
+    cpus : number of processors
     """
     return {
         "board": _model(device_tree / "model"),
@@ -145,7 +149,7 @@ def board_facts(device_tree: Path = DEVICE_TREE) -> dict[str, str | int | None]:
 
 
 def _percent(before: tuple[float, float | None], after: tuple[float, float | None]) -> float | None:
-    """Return CPU time per elapsed time between two (time, CPU time), 100 is one core."""
+    """Return the CPU use between two (time, CPU time) in s; 100 is one core."""
     if before[1] is None or after[1] is None:
         return None
     elapsed = after[0] - before[0]
@@ -170,7 +174,7 @@ def _thermal_zones(sysfs: Path) -> dict[str, list[float]]:
         try:
             name = (zone / "type").read_text(errors="replace").strip()
             celsius = float((zone / "temp").read_text()) * _CELSIUS_PER_COUNT
-        except (OSError, ValueError):  # a zone may refuse to be read while its chip sleeps
+        except (OSError, ValueError):  # a zone may be unreadable while its chip sleeps
             continue
         zones.setdefault(name, []).append(celsius)
     return _plausible(zones)

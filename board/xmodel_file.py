@@ -1,4 +1,4 @@
-"""A cheap look at an .xmodel file before AMD's own library gets it."""
+"""A quick check of an .xmodel file before it is passed to AMD's library."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 # Top-level fields of serial_v2.Graph: graph_name, op_node, subg_root, graph_attr, op_defs.
 _GRAPH_FIELDS = {1, 5, 10, 11, 101}
 _LENGTH_DELIMITED = 2
-# AMD's largest public models have a few thousand; a file of millions is an attack or an accident.
+# AMD's largest public models have a few thousand.
 _MOST_FIELDS = 100_000
 
 
 def problem_of(path: Path) -> str | None:
-    """Say what keeps a file from being an .xmodel, or None where nothing obvious does.
+    """Return the reason why a file is not an .xmodel; None if it looks like one.
 
-    The board's xir ends the whole process on a file that is not its own, so the frame of
-    the protobuf message is walked first: every top-level field must be one of Graph's and
-    end inside the file. Payloads are not read.
+    The board's xir ends the whole process on an invalid file. The frame of the protobuf message is
+    therefore checked first: every top-level field must be one of Graph's and end inside the file.
+    Payloads are not read.
     """
     try:
         size = path.stat().st_size
@@ -52,7 +52,15 @@ def _walk(data: mmap.mmap, size: int) -> str | None:
 
 
 def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
-    """Decode one base-128 number; IndexError at the end of the file."""
+    """Decode a base-128 number; return it and the next position.
+
+    Raises
+    ------
+    IndexError
+        The file ends inside the number.
+    ValueError
+        The number has more than ten bytes.
+    """
     value = 0
     for shift in range(0, 70, 7):
         byte = data[position]

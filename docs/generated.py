@@ -1,11 +1,11 @@
-"""MkDocs hook: the parts of the documentation that the code describes itself.
+"""MkDocs hook: pages and parts of pages that are generated from the code.
 
-`reference/command-line.md` has every command and option, from the parsers. A line
+`reference/command-line.md` lists every command and option of the parsers. A line
 
     {{ keys tutelage.host.train.config.Config }}
 
-in a page becomes a heading for each TOML key of a dataclass and of those inside it, with its type,
-its default and its description from the docstring's Attributes.
+in a page is replaced by a heading for each TOML key of a dataclass and of those nested in it, with
+its type, its default, and its description from the Attributes section of the docstring.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ATTRIBUTE = re.compile(r"(?m)^(\w+(?:, \w+)*) : ")
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages that no file has."""
+    """Add the generated pages and the plots."""
     from mkdocs.structure.files import File
 
     pages = {
@@ -50,7 +50,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace the lines that ask for keys, and point at the pictures that `on_files` adds."""
+    """Replace the `keys` lines, and adjust links to the plots that `on_files` adds."""
     return expand(markdown.replace("](../../results/", "](../results/"))
 
 
@@ -63,10 +63,10 @@ class Key:
 
     Attributes
     ----------
-    table : the table that has it, as a dotted name; "" for the top level
-    name : of the key
-    type : in TOML's terms
-    default : as TOML; "" where it must be given
+    table : dotted name of its table; "" for the top level
+    name : name of the key
+    type : its type in TOML's terms
+    default : its default as TOML; "" if it is required
     text : its description
     """
 
@@ -83,7 +83,7 @@ class Key:
 
 
 def expand(markdown: str) -> str:
-    """Return a page with each line that asks for keys replaced by their headings."""
+    """Return a page with each `keys` line replaced by headings."""
 
     def headings(match: re.Match[str]) -> str:
         module, _, name = match[1].rpartition(".")
@@ -94,7 +94,7 @@ def expand(markdown: str) -> str:
 
 
 def toml_keys(cls: type[Any], table: str = "") -> Iterator[Key]:
-    """Yield the keys of a dataclass, then those of the tables in it."""
+    """Yield the keys of a dataclass, then those of its nested tables."""
     hints = get_type_hints(cls)
     texts = _attributes(cls)
     tables = []
@@ -123,7 +123,7 @@ def _sections(keys: Iterator[Key]) -> Iterator[str]:
 
 
 def _attributes(cls: type[Any]) -> dict[str, str]:
-    """Return the descriptions under Attributes in a class's docstring, by name."""
+    """Return the descriptions in the Attributes section of a class's docstring, by name."""
     _, _, block = (inspect.getdoc(cls) or "").partition("Attributes\n----------\n")
     block = re.split(r"\n\n(?=\w+\n-+\n)", block)[0]
     parts = _ATTRIBUTE.split(block)[1:]
@@ -165,7 +165,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 
 def command_line() -> str:
-    """Return the page of all commands and their options."""
+    """Return the page of all commands and their options, in Markdown."""
     lines = ["# Command line\n", "Exit status: 0 done, 1 failed, 2 wrong use.\n"]
     for name, command in COMMANDS.items():
         lines += [f"## tutelage {name} {{ #{name} }}\n", f"{command.summary}\n"]

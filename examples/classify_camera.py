@@ -1,7 +1,7 @@
-"""Classify what a camera shows: python examples/classify_camera.py /dev/video0 seen.mp4
+"""Classify the frames of a camera: python examples/classify_camera.py /dev/video0 seen.mp4
 
-The source may also be a video, a directory of images, or an rtsp:// or http:// address; the output
-may also be a directory, seen.csv or seen.jsonl. Ctrl-C ends it.
+The source may also be a video, a directory of images, or an rtsp:// or http:// URL; the output may
+also be a directory, seen.csv or seen.jsonl. Stop it with Ctrl-C.
 """
 
 import argparse
@@ -11,10 +11,10 @@ import tutelage
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("source", nargs="?", default="/dev/video0")
 parser.add_argument("output", nargs="?", default="seen.mp4")
-parser.add_argument("--frames", type=int, help="stop after so many")
+parser.add_argument("--frames", type=int, help="stop after this many frames")
 options = parser.parse_args()
 
-net = tutelage.load()  # the demo model; load("models/mine") takes yours
+net = tutelage.load()  # the demo model; use load("models/mine") for yours
 with (
     tutelage.open(options.source) as source,
     tutelage.output(options.output, source.fps) as output,

@@ -1,6 +1,6 @@
-"""Quantise a PyTorch network of your own, export it, run it: python examples/quantise_network.py
+"""Quantise, export and run your own PyTorch network: python examples/quantise_network.py
 
-Its weights are random here: what is compared is the network in float with what the DPU computes.
+The weights are random here; the outputs of the float network and of the DPU are compared.
 """
 
 import argparse
@@ -32,6 +32,6 @@ with torch.no_grad():
     error = (network(images) - wanted).abs().max()
 print(f"largest difference of a logit from the float network: {error:.4f}")
 
-net = tutelage.load(options.output)  # compiled for the ZCU104, run by its emulation here
+net = tutelage.load(options.output)  # compiled for the ZCU104; runs on the emulation here
 outputs = torch.from_numpy(net.run(images.permute(0, 2, 3, 1).numpy()))
 print("the exported file computes the same:", torch.equal(outputs, wanted))

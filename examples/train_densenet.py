@@ -1,6 +1,6 @@
-"""Teach a small DenseNet in 8 bits by a larger one: python examples/train_densenet.py photos/
+"""Train an 8-bit DenseNet with a larger one as teacher: python examples/train_densenet.py photos/
 
-`photos/` has a folder of images for each class. The result is a run that `tutelage export` takes.
+`photos/` has a folder of images for each class. `tutelage export` exports the resulting run.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from tutelage.core.locations import DEMO_MODEL
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("photos", nargs="?", default=str(DEMO_MODEL / "images"))
 parser.add_argument("--output", default="runs")
-parser.add_argument("--epochs", type=int, default=20, help="3 at least")
+parser.add_argument("--epochs", type=int, default=20, help="at least 3")
 options = parser.parse_args()
 
 common = {

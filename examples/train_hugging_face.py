@@ -1,6 +1,6 @@
-"""Train a quantised network by Hugging Face's Trainer: python examples/train_hugging_face.py
+"""Train a quantised network with Hugging Face's Trainer: python examples/train_hugging_face.py
 
-Needs `pip install transformers`. Its argument, photos/, has a folder of images for each class.
+Needs `pip install transformers`. The argument is a directory with a folder of images per class.
 """
 
 import argparse
@@ -30,7 +30,7 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("photos", nargs="?", default=DEMO_MODEL / "images")
 data = load("folder", parser.parse_args().photos, "train", 28)
 rows = [dict(pixel_values=x, labels=y) for x, y in zip(data.inputs(), data.labels, strict=True)]
-network = create("mobilenet-small", num_classes=len(data.classes))  # better: one trained in float
+network = create("mobilenet-small", num_classes=len(data.classes))  # better: train it in float
 model = Classifier(tutelage.quantise(network, [{"pixel_values": data.inputs()}], form=data.form))
 optimiser = torch.optim.AdamW(tutelage.parameter_groups(model.student, lr=2e-3))
 arguments = TrainingArguments("runs/hf", num_train_epochs=3, report_to="none", use_cpu=True)

@@ -1,4 +1,4 @@
-"""Train a quantised network by PyTorch Lightning: python examples/train_lightning.py photos/
+"""Train a quantised network with PyTorch Lightning: python examples/train_lightning.py photos/
 
 Needs `pip install lightning`. `photos/` has a folder of images for each class.
 """
@@ -33,7 +33,7 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("photos", nargs="?", default=DEMO_MODEL / "images")
 data = load("folder", parser.parse_args().photos, "train", 28)
 loader = DataLoader(TensorDataset(data.inputs(), data.labels), 32, shuffle=True)
-network = create("mobilenet-small", num_classes=len(data.classes))  # better: one trained in float
+network = create("mobilenet-small", num_classes=len(data.classes))  # better: train it in float
 module = Module(tutelage.quantise(network, loader, form=data.form).train())
 lightning.Trainer(max_epochs=3, accelerator="cpu", logger=False).fit(module, loader)
 tutelage.export(module.student, "models/lightning", labels=data.classes)

@@ -1,6 +1,6 @@
-"""Train a quantised network in a loop of your own: python examples/train_own_loop.py photos/
+"""Train a quantised network in your own loop: python examples/train_own_loop.py photos/
 
-`photos/` has a folder of images for each class. The same loop trains the network in float first.
+`photos/` has a folder of images for each class. The same loop first trains the network in float.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def train(network, parameters, epochs):
 
 network = create("densenet-small", num_classes=len(data.classes))
 train(network, network.parameters(), epochs=8)
-student = tutelage.quantise(network, loader, form=data.form)  # student.freeze_norms(True) helps
-train(student, tutelage.parameter_groups(student, lr=5e-4), epochs=2)  # before long trainings end
-torch.save(student.state_dict(), "student.pt")  # load_state_dict takes it up again
+student = tutelage.quantise(network, loader, form=data.form)  # later: freeze_norms(True)
+train(student, tutelage.parameter_groups(student, lr=5e-4), epochs=2)
+torch.save(student.state_dict(), "student.pt")  # resume with student.load_state_dict
 tutelage.export(student, "models/own-loop", labels=data.classes)

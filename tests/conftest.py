@@ -13,22 +13,22 @@ from hypothesis import settings
 
 import tutelage.app  # noqa: F401  (silences OpenCV, which must come before a test imports it)
 
-# For PyTorch here and in what tests start: two threads that share a busy core wait for each other a
-# hundred times longer than one.
+# For PyTorch here and in processes that tests start: two threads on one busy core wait for each
+# other and are a hundred times slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, and so would every
+# A shell that starts the tests in the background makes them ignore Ctrl-C, and so would every
 # process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How long an example takes is a matter of what else the machine does.
+# The duration of an example depends on the load of the machine.
 settings.register_profile("any load", deadline=None)
 settings.load_profile("any load")
 
 ROOT = Path(__file__).resolve().parent.parent
 FAKE_BOARD = Path(__file__).resolve().parent / "fake_board"
 
-# The smallest file that looks like an .xmodel: a graph that has nothing but a name.
+# The smallest file that looks like an .xmodel: a graph with only a name.
 NAME_ONLY_XMODEL = b"\x0a\x04fake"
 
 
@@ -39,7 +39,7 @@ def repo_root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """AMD's example models and data, which lie beside the repository and never in it."""
+    """AMD's example models and data, which are beside the repository and never in it."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
         pytest.skip("needs ../shared (AMD's example models), which is not part of the repository")
@@ -54,7 +54,7 @@ def demo_model() -> Path:
 
 @pytest.fixture
 def emulator_model(demo_model: Path, tmp_path: Path, emulation: None) -> Path:
-    """The demo compiled for the emulator: without DPU code, no board takes it."""
+    """The demo compiled for the emulator: it has no DPU code, so boards refuse it."""
     from tutelage.dpu.compiler.emulation import compile_graph
     from tutelage.dpu.xmodel.graph import Graph
 
@@ -65,7 +65,7 @@ def emulator_model(demo_model: Path, tmp_path: Path, emulation: None) -> Path:
 
 @pytest.fixture
 def unsorted_model(demo_model: Path, tmp_path: Path, emulation: None) -> Path:
-    """The demo's model with its ops in reverse order, which AMD's XIR crashes on."""
+    """The demo's model with its ops in reverse order, on which AMD's XIR crashes."""
     from tutelage.dpu.xmodel.file import read_graph, write_graph
 
     proto, path = read_graph(demo_model), tmp_path / "unsorted.xmodel"
@@ -84,7 +84,7 @@ def emulation() -> None:
 
 @pytest.fixture
 def fake_board(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Put the stand-ins of vart and xir on the path; returns their folder."""
+    """Put the stand-ins for vart and xir on the path; return their folder."""
     from tutelage.board.provider import find_provider
 
     monkeypatch.syspath_prepend(str(FAKE_BOARD))
@@ -99,7 +99,7 @@ def fake_board(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def fake_model(tmp_path: Path) -> Path:
-    """A file that the stand-in of xir takes for its model."""
+    """A file that the stand-in for xir accepts as its model."""
     path = tmp_path / "net.xmodel"
     path.write_bytes(NAME_ONLY_XMODEL)
     return path

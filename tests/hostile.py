@@ -1,4 +1,4 @@
-"""Names as a hostile file, picture or board gives them, and what may come out of them."""
+"""Hostile names of files, pictures and boards, and checks of outputs that show them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ HOSTILE = ESCAPES + MARKUP
 
 
 def unprintable(text: str) -> set[str]:
-    """Return the characters of an output that no terminal should get, line feeds aside."""
+    """Return the characters of an output that a terminal must not get, except line feeds."""
     return {c for c in text if not c.isprintable() and c != "\n"}
 
 
 def check(text: str, own_lines: int | None = None) -> None:
-    """Verify that a text is printable, and that no name began a line of its own."""
+    """Verify that a text is printable, and that no name starts a new line."""
     assert not unprintable(text), repr(text)
     assert not any(line.startswith("classify: all is well") for line in text.split("\n")), text
     if own_lines is not None:

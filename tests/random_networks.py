@@ -20,7 +20,7 @@ INT8 = st.integers(-128, 127)
 
 
 def int8(draw: Callable[..., Any], *shape: int) -> np.ndarray:
-    """Random int8 values, of which some draws are all extreme."""
+    """Random int8 values; some draws have only extreme values."""
     seed, extreme = draw(st.integers(0, 2**32 - 1)), draw(st.booleans())
     rng = np.random.default_rng(seed)
     if extreme:
@@ -109,7 +109,7 @@ class Twin:
 
 
 class Twins:
-    """Builds one network in compiled and in quantised form at once, through the same calls."""
+    """Builder of a network in compiled and in quantised form at once, with the same calls."""
 
     def __init__(self, name: str) -> None:
         self.models = CompiledModel(name), QuantisedModel(name)

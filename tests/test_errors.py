@@ -1,4 +1,4 @@
-"""Errors have one base with an exit status, and no class of them is chosen by its name or text."""
+"""Errors have one base with an exit status, and code never depends on their names or texts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ INTERNAL = {
 
 
 def _errors(repo_root: Path) -> Iterator[tuple[str, set[str]]]:
-    """Yield the name and the bases of every class that is an error, by the names of its bases."""
+    """Yield the name and the bases of every error class, recognised by the names of its bases."""
     for package in PACKAGES:
         for path in (repo_root / package).glob("**/*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,4 +1,4 @@
-"""Each example runs, prints what it promises, and is short."""
+"""Each example runs, prints the documented output, and is short."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def example(
 
 
 class Example:
-    """Runs an example in an empty directory."""
+    """Runner of examples in an empty directory."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch, self._capsys = monkeypatch, capsys
 
     def __call__(self, name: str, *arguments: str) -> str:
-        """Return what it prints."""
+        """Run an example and return its output."""
         (path,) = (path for path in EXAMPLES if path.stem == name)
         self._monkeypatch.setattr(sys, "argv", [str(path), *arguments])
         runpy.run_path(str(path), run_name="__main__")
@@ -72,7 +72,7 @@ def test_classify_camera(example: Example, repo_root: Path) -> None:
 def test_measure_power(example: Example) -> None:
     out = example("measure_power", "--frames", "20")
     assert "frames per second" in out
-    assert "power is not measured" in out or "mJ a frame" in out
+    assert "power is not measured" in out or "mJ per frame" in out
 
 
 def test_predict_latency(example: Example) -> None:

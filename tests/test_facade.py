@@ -1,4 +1,4 @@
-"""`import tutelage` costs nothing; each name of it is imported when it is first used."""
+"""`import tutelage` imports no package; each of its names is imported on first use."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_missing_package_is_named_with_what_installs_it(
 
 
 def test_the_readme_s_program(repo_root: Path, tmp_path: Path) -> None:
-    """With the demo for a model of one's own."""
+    """With the demo in place of the user's own model."""
     cv2 = pytest.importorskip("cv2", reason="needs OpenCV")
     pytest.importorskip("google.protobuf", reason="needs the emulation's packages")
     (tmp_path / "models").mkdir()

@@ -1,4 +1,4 @@
-"""The front end: what it lists, what it needs, and what it says where that is missing."""
+"""The front end: its commands, its requirements, and its messages about missing ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ sys.exit(status)
 
 
 def _without(root: Path, packages: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `tutelage` where packages are missing; the last line of its errors has those loaded."""
+    """Run `tutelage` with missing packages; the last line of its errors lists the loaded ones."""
     return subprocess.run(
         [sys.executable, "-c", _WITHOUT, packages, *arguments], cwd=root, capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""Imports go one way: app -> board -> dpu -> core, host -> dpu, core; and never in a circle."""
+"""Imports go in one direction: app -> board -> dpu -> core, host -> dpu, core; without cycles."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORBIDDEN = {
 def imported(path: Path) -> set[str]:
     """Modules that a file imports, also inside functions and by import_module.
 
-    Those of this project by their package ("dpu.ops"), others by their top-level name.
+    Modules of this project are given by their package ("dpu.ops"), others by their top-level name.
     """
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -58,7 +58,7 @@ def at_module_level(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
 
 
 def module_graph(root: Path, packages: Iterable[str]) -> dict[str, set[str]]:
-    """The modules of the packages, each with those among them that it imports at module level."""
+    """The modules of the packages, each with those that it imports at module level."""
     paths = {}
     for package in packages:
         for path in sorted((root / package).rglob("*.py")):
@@ -78,7 +78,7 @@ def module_graph(root: Path, packages: Iterable[str]) -> dict[str, set[str]]:
 
 
 def cycle_in(graph: dict[str, set[str]]) -> list[str]:
-    """Return modules that import each other in a circle, [] where there is none."""
+    """Return modules that form an import cycle; [] without any."""
     left = {name: set(wanted) for name, wanted in graph.items()}
     while free := [name for name, wanted in left.items() if not wanted & left.keys()]:
         for name in free:
@@ -115,8 +115,8 @@ def test_a_circle_is_found(tmp_path: Path) -> None:
     assert cycle_in(module_graph(tmp_path, ["core"])) == []
 
 
-# What only some runs need, and which files may import it: inside of a function, or where the
-# application imports the file itself only when it is asked for.
+# Packages that only some runs need, and the files that may import them: in a function, or where
+# the application imports the file only on request.
 OPTIONAL = {
     "psutil": {"board/system.py"},
     "rich": {"app/outputs/terminal.py"},
@@ -129,7 +129,7 @@ OPTIONAL = {
 
 
 def test_the_board_needs_no_more_than_it_has(repo_root: Path) -> None:
-    """What runs on the board imports numpy, OpenCV and the standard library at its top."""
+    """Code for the board imports only numpy, OpenCV and the standard library at its top."""
     heavy = {"onnx", "onnxruntime", "openvino", "torch", "google", *OPTIONAL}
     for package in ("app", "board", "core"):
         for path in (repo_root / package).rglob("*.py"):
@@ -144,13 +144,13 @@ def test_the_application_starts_without_what_only_some_runs_need(repo_root: Path
         [sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, check=True
     )
     loaded = {name.split(".")[0] for name in done.stdout.split()}
-    # Though every source, output and power sensor has been imported, for the help.
+    # Although --help has imported every source, output and power sensor.
     heavy = {*OPTIONAL, "http", "ssl", "onnx", "onnxruntime", "openvino", "torch"}
     assert not loaded & (heavy - {"psutil"})
 
 
 def test_the_stand_ins_of_the_accelerator_take_nothing_of_the_board(repo_root: Path) -> None:
-    """The shim knows board/stand_ins as a folder; only a script's `import pynq` goes there."""
+    """The shim uses board/stand_ins as a folder; only a script's `import pynq` leads there."""
     code = (
         "import sys; from tutelage.dpu.runtime import shim; shim.install()\n"
         "above = tuple(f'tutelage.{name}' for name in ('app', 'board', 'host'))\n"
@@ -169,7 +169,7 @@ LEVELS = ({"xmodel"}, {"ops", "isa"}, {"engine"}, {"compiler", "runtime"}, {"ins
 
 
 def folders_of_dpu(node: ast.AST) -> set[str]:
-    """The folders of dpu/ that an import statement names."""
+    """Return the folders of dpu/ that an import statement names."""
     if isinstance(node, ast.Import):
         names = {alias.name for alias in node.names}
     elif isinstance(node, ast.ImportFrom) and node.module:
@@ -180,7 +180,7 @@ def folders_of_dpu(node: ast.AST) -> set[str]:
 
 
 def test_the_folders_of_dpu_import_from_the_ground_up(repo_root: Path) -> None:
-    """Also inside functions, and where the import is for type checkers alone."""
+    """Also in functions, and for imports for type checkers only."""
     level = {folder: number for number, folders in enumerate(LEVELS) for folder in folders}
     for folder, number in level.items():
         above = {other for other in level if level[other] > number}

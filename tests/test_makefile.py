@@ -1,4 +1,4 @@
-"""What `make clean` leaves alone."""
+"""`make clean` keeps results, and `make clean-results` keeps tracked ones."""
 
 from __future__ import annotations
 

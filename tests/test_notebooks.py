@@ -1,4 +1,4 @@
-"""Each notebook runs in an empty directory, and prints what it promises."""
+"""Each notebook runs in an empty directory and prints the documented output."""
 
 from __future__ import annotations
 

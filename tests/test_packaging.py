@@ -1,4 +1,4 @@
-"""The distribution: what a wheel holds, and what it does where no checkout can be reached."""
+"""The distribution: the contents of a wheel, and its use without a checkout."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ atexit.register(report)
 
 
 def _build(folder: Path, kind: str, output: Path) -> subprocess.CompletedProcess[str]:
-    """Build as pip does, by the hooks of PEP 517, with the setuptools that is here."""
+    """Build as pip does, through the hooks of PEP 517, with the installed setuptools."""
     code = f"from setuptools import build_meta; print(build_meta.build_{kind}({str(output)!r}))"
     return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def build_setuptools() -> None:
-    """Skip where setuptools is too old for pyproject.toml."""
+    """Skip if setuptools is too old for pyproject.toml."""
     if util.find_spec("setuptools") is None:
         pytest.skip("needs setuptools, which is not installed")
     if int(metadata.version("setuptools").split(".")[0]) < 77:
@@ -63,7 +63,7 @@ def build_setuptools() -> None:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository, below a folder "tutelage" as `TWICE` wants it."""
+    """A copy of the repository, below a folder "tutelage" as `TWICE` requires."""
     folder = tmp_path_factory.mktemp("packaging") / "tutelage-checkout"
     copy_repository(folder)
     return folder
@@ -79,7 +79,7 @@ def wheel(checkout: Path, build_setuptools: None) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path) -> Environment:
-    """The wheel in a venv of its own, by pip."""
+    """The wheel installed by pip in a new venv."""
     folder = wheel.parent / "environment"
     made = subprocess.run([sys.executable, "-m", "venv", folder], capture_output=True, text=True)
     if made.returncode:
@@ -102,7 +102,7 @@ class Environment:
         self.home.mkdir()
 
     def packages(self, *beginnings: str) -> Path:
-        """Return a folder with links to this Python's packages whose names begin so."""
+        """Return a folder with links to this Python's packages whose names have a prefix."""
         return self._links(f"only-{'-'.join(beginnings)}", beginnings, True)
 
     @property
@@ -131,12 +131,12 @@ class Environment:
                               text=True, timeout=120)  # fmt: skip
 
     def files(self) -> dict[Path, int]:
-        """Return the installed files and when they were changed."""
+        """Return the installed files with their modification times."""
         return {path: path.stat().st_mtime_ns for path in self.package.rglob("*")}
 
 
 def _site_packages() -> Path:
-    """The folder that this Python has numpy in."""
+    """Return the folder in which this Python has numpy."""
     numpy = util.find_spec("numpy")
     assert numpy is not None and numpy.origin is not None
     return Path(numpy.origin).parents[1]
@@ -202,7 +202,7 @@ def test_a_source_distribution_makes_the_same_wheel(wheel: Path, checkout: Path)
 
 @pytest.mark.slow
 def test_a_copy_without_symbolic_links(checkout: Path, environment: Environment) -> None:
-    """As a checkout on Windows: a text file in place of each link. It runs, and cannot be built."""
+    """A checkout on Windows has a text file in place of each link. It runs but cannot be built."""
     copy = checkout.parent / "tutelage-unlinked"
     unneeded = shutil.ignore_patterns("tests", "models", "results", "build")
     shutil.copytree(checkout, copy, symlinks=True, ignore=unneeded)
@@ -280,7 +280,7 @@ def test_what_needs_pytorch_works_from_an_empty_directory(
 
 
 def test_a_module_named_board_of_somebody_else(environment: Environment, tmp_path: Path) -> None:
-    """As adafruit-blinka has one."""
+    """A package `board` as in adafruit-blinka."""
     theirs = environment.site / "board.py"
     theirs.write_text("NAME = 'theirs'\n")
     try:
@@ -333,7 +333,7 @@ def test_a_release_is_the_same_from_a_wheel_and_from_a_checkout(
 
 @pytest.fixture
 def noticing(tmp_path: Path) -> Path:
-    """A folder for Python's path whose sitecustomize notices what is imported twice."""
+    """A folder for Python's path whose sitecustomize detects modules that are imported twice."""
     folder = tmp_path / "noticing"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(TWICE)
@@ -343,7 +343,7 @@ def noticing(tmp_path: Path) -> Path:
 def test_a_checkout_needs_numpy_and_opencv_only(
     environment: Environment, checkout: Path, tmp_path: Path, noticing: Path
 ) -> None:
-    """On a board's modules, from any directory, by a Python that has the package not installed."""
+    """With a board's modules, from any directory, without the package installed."""
     python = Path(sys.executable).resolve()
     (tmp_path / "net.xmodel").write_bytes(NAME_ONLY_XMODEL)
     bare = [noticing, environment.packages("numpy", *OPENCV), checkout / "tests" / "fake_board"]

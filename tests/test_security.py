@@ -1,4 +1,4 @@
-"""What no file of the program may do, and what it may depend on."""
+"""Forbidden calls in the program's files, and its dependencies."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tutelage.core.toml_file import read_toml
 
 PACKAGES = ("app", "board", "core", "dpu", "host")
 
-# Modules that run code out of data, or that have a safe form elsewhere. ruff's S rules, which are
-# on, know shells, weak temporary files and unverified TLS.
+# Modules that execute code from data, or that have a safe replacement. ruff's S rules, which are
+# enabled, cover shells, weak temporary files and unverified TLS.
 FORBIDDEN_MODULES = {
     "pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml", "telnetlib",
     "xmlrpc", "commands", "popen2",
@@ -59,7 +59,7 @@ def test_nothing_runs_code_out_of_data(repo_root: Path) -> None:
 
 
 def test_arrays_are_read_without_pickle(repo_root: Path) -> None:
-    """numpy's default; nobody may turn it on."""
+    """`allow_pickle` is off by default in numpy and must never be turned on."""
     for name, tree in _files(repo_root):
         for node in ast.walk(tree):
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
@@ -76,7 +76,7 @@ def test_no_program_is_started_through_a_shell_here(repo_root: Path) -> None:
 def test_a_pickle_is_no_array_and_no_checkpoint(
     tmp_path: Path, repo_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The files that people would like to be taken: one line, status 2, and nothing runs."""
+    """Malicious files are refused in one line with status 2, and execute nothing."""
     import pickle
 
     class Bomb:
@@ -102,9 +102,9 @@ def test_a_pickle_is_no_array_and_no_checkpoint(
     assert not (tmp_path / "ran").exists()
 
 
-# What is installed under another name than it is imported by.
+# Packages whose distribution and import names differ.
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "google": "protobuf"}
-# The board's image has them; on a PC they are looked for and told of where they are missing.
+# The board's image has them; on a PC, a message names them if they are missing.
 NOT_FROM_PYPI_SETS = {"vart", "xir", "pynq", "pynvml", "tomllib"}
 
 

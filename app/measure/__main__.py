@@ -35,7 +35,7 @@ _SPARE_HISTORY_SECONDS = 120.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure; returns the exit status: 0 done, 1 failed or refused, 2 wrong use."""
+    """Measure; return the exit status: 0 done, 1 failed or refused, 2 wrong use."""
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -82,7 +82,7 @@ def _measure(options: argparse.Namespace, steps: list[Step], stack: ExitStack) -
 
 
 def _images(model: Path) -> str:
-    """Return where the frames come from: the model's own images, else the demo's."""
+    """Return the default source: the model's own images, or else the demo's."""
     own = model / "images"
     return str(own if own.is_dir() else DEMO_MODEL / "images")
 
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tutelage.app.measure",
         description="Measure a model's latency, throughput, power and energy on this machine.",
         epilog="Exit status: 0 done, 1 failed or refused, 2 wrong use. Ctrl-C ends the "
-        "measurement; the windows that were complete are kept.",
+        "measurement; complete windows are kept.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -105,13 +105,13 @@ def _parser() -> argparse.ArgumentParser:
         help="model directory or .xmodel; default: the demo",
     )
     add("--plugin", type=Path, metavar="FILE", help="operators for the CPU, as in classify.py")
-    add("--source", metavar="URI", help="images; default: the model's own, else the demo's")
+    add("--source", metavar="URI", help="images; default: the model's own, or else the demo's")
     add(
         "--scenario",
         action="append",
         metavar="NAME",
-        help="single-stream, offline, server:QPS or server:QPS:BOUND_MS; repeatable; default: "
-        "single-stream and offline",
+        help="single-stream, offline, server:QPS or server:QPS:BOUND_MS; may be repeated; "
+        "default: single-stream and offline",
     )
     add(
         "--threads",
@@ -129,9 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, default, text in (
         ("seconds", Phases.seconds, "of each measured window"),
-        ("warm-up", Phases.warm_up, "before it, which do not count"),
-        ("idle", Phases.idle, "of the idle baseline, before and after"),
-        ("cool-down", Phases.cool_down, "of rest between two windows, at least"),
+        ("warm-up", Phases.warm_up, "of unmeasured frames before each window"),
+        ("idle", Phases.idle, "of each idle baseline, before and after the windows"),
+        ("cool-down", Phases.cool_down, "of rest between two windows, or more"),
     ):
         add(
             f"--{name}",
@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         "--power",
         choices=("auto", *source_names(), "none"),
         default="auto",
-        help="where watts are read; default: auto",
+        help="power sensor; default: auto",
     )
     add("--power-rate", type=_rate, default=50.0, metavar="HZ", help="readings per second")
     add("--board", choices=board_names(), default=board_names()[0], help="profile of the board")
@@ -153,17 +153,17 @@ def _parser() -> argparse.ArgumentParser:
         "--realtime",
         choices=board_names(),
         metavar="BOARD",
-        help="let the emulation take as long as the board is predicted to take",
+        help="slow the emulation down to the predicted speed of a board",
     )
-    add("--name", help="what the model is called in the figures")
-    add("--started", metavar="TIME", help="the time now, where this machine's clock is wrong")
+    add("--name", help="name of the model in the results; default: its own")
+    add("--started", metavar="TIME", help="the time now, if this machine's clock is wrong")
     add(
         "--accept",
         action="append",
         default=[],
         choices=REFUSALS,
         metavar="NAME",
-        help=f"measure in spite of it: {', '.join(REFUSALS)}; repeatable",
+        help=f"measure in spite of a finding: {', '.join(REFUSALS)}; may be repeated",
     )
     return parser
 
@@ -174,7 +174,7 @@ def _threads(text: str) -> list[int]:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MOST_THREADS:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 to {MOST_THREADS}")
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 to {MOST_THREADS}")
     return int(text)
 
 
@@ -192,12 +192,12 @@ def _number(text: str, least: float, most: float) -> float:
     except ValueError:
         number = least - 1
     if not least <= number <= most:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of {least:g} to {most:g}")
+        raise argparse.ArgumentTypeError(f"{text} is not a number from {least:g} to {most:g}")
     return number
 
 
 def _say_if_possible(text: str) -> None:
-    with suppress(OSError):  # the log may be on the disk that is full
+    with suppress(OSError):  # the log may be on a full disk
         say(PROGRAM, text)
 
 

@@ -1,4 +1,4 @@
-"""How long the DPU's cores had jobs within a window."""
+"""Utilisation of the DPU's cores within a window."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from tutelage.app.pipeline.pipeline import Pipeline, utilisation
 
 
 class CoreUse:
-    """How long the DPU's cores had jobs within a window, as near as the looks come to its ends.
+    """Utilisation of the DPU's cores between the first and the last look inside a window.
+
+    Parameters
+    ----------
+    pipeline : the running pipeline
+    start, end : the window, monotonic time, s
 
     Attributes
     ----------
-    end : of the window, monotonic time, s
+    end : end of the window, monotonic time, s
     """
 
     def __init__(self, pipeline: Pipeline, start: float, end: float) -> None:
@@ -21,6 +26,7 @@ class CoreUse:
         self._last: tuple[float, list[float]] | None = None
 
     def look(self) -> None:
+        """Read the counters, if now is inside the window."""
         now = time.monotonic()
         if not self._start <= now <= self.end:
             return
@@ -28,7 +34,7 @@ class CoreUse:
         self._first = self._first or self._last
 
     def share(self) -> float | None:
-        """Return `utilisation`; None: there were no two looks."""
+        """Return the utilisation of the cores, 0 to 1; None without two looks in the window."""
         if not self._first or not self._last or self._last[0] <= self._first[0]:
             return None
         return utilisation(self._first[1], self._last[1], self._last[0] - self._first[0])

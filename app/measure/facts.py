@@ -1,4 +1,4 @@
-"""What a measurement is made with: machine, versions, model, DPU, clocks; the head of run.json."""
+"""The head of run.json: machine, versions, model, DPU and clocks of a measurement."""
 
 from __future__ import annotations
 
@@ -42,7 +42,14 @@ def first_results(
     profile: Profile,
     watch: ConditionWatch,
 ) -> RunResults:
-    """Return the results of a measurement that has measured nothing yet."""
+    """Return the results of a measurement before its first step.
+
+    Parameters
+    ----------
+    settings, classifier : the plan and the model
+    samples : number of images that are issued in turn
+    power, profile, watch : power sampler, board profile, and reader of the machine's state
+    """
     network, now = classifier.network, datetime.now(timezone.utc).isoformat(timespec="seconds")
     emulation = find_provider().is_emulation
     facts: dict[str, Any] = board_facts()
@@ -83,7 +90,7 @@ def _model(settings: MeasurementSettings, classifier: Classifier) -> ModelFacts:
 
 
 def _overlay(overlay: OverlayProfile) -> dict[str, str | None]:
-    """Return VART's configuration and what the DPU's firmware is, as far as they can be read."""
+    """Return VART's configuration and the checksum of the DPU's firmware; None if unreadable."""
     try:
         config = Path(overlay.config).read_text(errors="replace").strip()
     except OSError:
@@ -109,5 +116,5 @@ def _versions() -> dict[str, str | None]:
 
 
 def _release() -> str | None:
-    """Return the name of the deployed release, None where this is none."""
+    """Return the name of the deployed release; None if this code is not one."""
     return CODE.name if (CODE / SUMS).is_file() else None

@@ -1,8 +1,8 @@
 """The whole measurement: baseline, then warm-up, window and rest for every step, then the end.
 
-Frames are timed and rails are read in this one process, on one monotonic clock. What speaks
-against a window is noted with it; what speaks against measuring at all refuses it before it
-begins. After every window all figures are on the disk.
+Frames are timed and rails are read in the same process, on one monotonic clock. Doubts about a
+window are stored with it; conditions that rule out a measurement are checked before it begins.
+After every window all figures are on the disk.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ from tutelage.core.results.run_json import (
 )
 
 _LOOK_SECONDS = 0.25
-_CHECK_SECONDS = 3.0  # of looking at the machine before anything is measured,
-_MOST_CHECKS = 5  # so often at most while other processes are at work
-_SPARE_SECONDS = 0.5  # frames are issued for so much longer than the window
-_COOL_C = 5.0  # rest lasts until the chip is no more than this above where it began
-_LONGEST_REST = 5  # times the cool-down, where it does not get there
-_SPARE_BYTES = 16 << 20  # of the disk, for all other files
+_CHECK_SECONDS = 3.0  # duration of one check of the machine before the measurement
+_MOST_CHECKS = 5  # checks are repeated while other processes are busy
+_SPARE_SECONDS = 0.5  # frames are issued for this long after the window
+_COOL_C = 5.0  # a rest lasts until the chip is at most this much warmer than at the start,
+_LONGEST_REST = 5  # but at most this many times the cool-down
+_SPARE_BYTES = 16 << 20  # of disk space for all files but frames.csv
 _FRAME_BYTES = 90  # of a line in frames.csv
-_MOST_IDLE_CHANGE = 0.01  # from the baseline before to that at the end
+_MOST_IDLE_CHANGE = 0.01  # between the two idle baselines, relative
 
 
 class Measurement:
@@ -68,16 +68,16 @@ class Measurement:
 
     Parameters
     ----------
-    settings, classifier : what is measured
+    settings, classifier : the plan and the model
     samples : the frames that are issued in turn
-    power : a sampler, not started
-    profile : of the board
-    files : where everything is stored
-    tell : takes a line for the user
+    power : power sampler, not started
+    profile : board profile
+    files : directory of the results
+    say : function that prints a line for the user
 
     Attributes
     ----------
-    run : all results so far, run.json
+    run : all results so far, the content of run.json
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class Measurement:
         power: Power,
         profile: Profile,
         files: Store,
-        tell: Callable[[str], None],
+        say: Callable[[str], None],
     ) -> None:
         self._settings, self._classifier, self._samples = settings, classifier, samples
         self._power, self._profile, self._files = power, profile, files
-        self._tell = tell
+        self._say = say
         watch = ConditionWatch()
         self._readings = Readings(watch, power, files)
         self._phase = ""
@@ -105,11 +105,11 @@ class Measurement:
 
     @property
     def measuring(self) -> bool:
-        """Whether frames are issued now, in warm-up or window."""
+        """Whether frames are being issued, in a warm-up or a window."""
         return self._pipeline is not None
 
     def stop(self) -> None:
-        """End it; the window under way is lost, those before are kept. Safe in a signal handler."""
+        """End the measurement and discard the current window; safe in a signal handler."""
         self._stop_asked = True
         if self._pipeline:
             self._pipeline.stop()
@@ -120,14 +120,14 @@ class Measurement:
         Raises
         ------
         MeasureError
-            It was refused, stopped or broken off. What was measured before is stored all the same.
+            The measurement was refused, stopped or interrupted. Complete windows are stored.
         """
         try:
             self._check()
             self._measure()
             self.run.state = DONE
         except StoreError as error:
-            self.run.error = f"what was measured cannot be stored: {error}"
+            self.run.error = f"cannot store the results: {error}"
             raise MeasureError(self.run.error) from error
         except Exception as error:
             self.run.error = first_line(error)
@@ -140,7 +140,7 @@ class Measurement:
     # ---- phases
 
     def _check(self) -> None:
-        """Refuse what would give no good figures; leave out steps that may reset the board."""
+        """Refuse conditions that spoil the figures; leave out steps that may reset the board."""
         lane = Lane(self._classifier)
         self._job_seconds = lane.warm_up()
         self._leave_out_hazards()
@@ -149,14 +149,18 @@ class Measurement:
                    and c.name in REFUSALS]  # fmt: skip
         if refused:
             self.run.state = "refused"
-            raise MeasureError("; ".join(refused) + " (--accept NAME measures all the same)")
+            raise MeasureError("; ".join(refused) + " (--accept NAME measures anyway)")
         self.run.notes += [f"before the start: {c.name}: {c.text}" for c in found]
         if not self._steps:
-            raise MeasureError("no step is left to be measured")
+            raise MeasureError("all steps were left out; nothing to measure")
         self._start_c = self._readings.conditions[-1].temperature_c
 
     def _look_around(self) -> list[Concern]:
-        """Return what speaks against this time; what only started this may take a while to end."""
+        """Return the concerns about the machine's state.
+
+        Repeats the check while other processes are busy, since those that started this one may
+        take a while to end.
+        """
         for _ in range(1 if "disturbed" in self._settings.accepted else _MOST_CHECKS):
             start, end = self._pass("check", _CHECK_SECONDS)
             found = self._concerns(self._readings.between(start, end), at_rest=True)
@@ -179,7 +183,7 @@ class Measurement:
         self._steps = kept
 
     def _disk(self) -> list[Concern]:
-        """Compare the free space with what frames.csv takes, were nothing slower than the DPU."""
+        """Compare the free space with the size of frames.csv at the DPU's full speed."""
         phases, free = self._settings.phases, shutil.disk_usage(self._files.folder).free
         frames = phases.total(len(self._steps)) * self._profile.dpu_cores / self._job_seconds
         needed = _SPARE_BYTES + _FRAME_BYTES * round(frames)
@@ -216,7 +220,7 @@ class Measurement:
         return idle
 
     def _rest(self) -> None:
-        """Let the chip cool down to where it began, as far as that goes."""
+        """Wait until the chip has cooled down to its initial temperature, within limits."""
         least = self._settings.phases.cool_down
         start, _ = self._pass("cool-down", least)
         while True:
@@ -230,7 +234,7 @@ class Measurement:
                    f"rest, {self._start_c:.0f} C at the start")  # fmt: skip
 
     def _pass(self, phase: str, seconds: float) -> tuple[float, float]:
-        """Let time pass without work; returns when it began and ended, monotonic, s."""
+        """Wait without work; return the start and the end, monotonic time, s."""
         self._begin(phase, seconds)
         start = time.monotonic()
         while (left := start + seconds - time.monotonic()) > 0:
@@ -250,7 +254,7 @@ class Measurement:
             load = LoadPattern(step.scenario, phases.warm_up + phases.seconds + _SPARE_SECONDS,
                         qps=step.qps, bound_ms=step.bound_ms)  # fmt: skip
             self._begin(step.name, phases.warm_up + phases.seconds, step=number)
-            gc.collect()  # before the warm-up begins: in a large process it takes long
+            gc.collect()  # before the warm-up, since it takes long in a large process
             start = time.monotonic() + phases.warm_up
             busy = self._run_pipeline(lanes, load, recorder, slowest, start)
             pace = realtime.report(self._classifier.network) if realtime else None
@@ -260,7 +264,7 @@ class Measurement:
         self._take_in(number, step, recorder, start, idle, busy, pace)
 
     def _ready(self, lane: Lane) -> float:
-        """Warm a lane up; that the model runs was seen before, so what fails now is the DPU."""
+        """Warm a lane up. The model has run before, so an error here is the DPU's."""
         try:
             return lane.warm_up()
         except ModelError as error:
@@ -274,12 +278,17 @@ class Measurement:
         slowest: float,
         start: float,
     ) -> float | None:
-        """Run a load; returns the share of the window in which the DPU's cores had jobs.
+        """Run a load and return the utilisation of the DPU's cores in the window, 0 to 1.
+
+        Parameters
+        ----------
+        slowest : longest warm-up job of the lanes, s
+        start : start of the window, monotonic time, s
 
         Raises
         ------
         MeasureError
-            It did not come to its end.
+            The load ended early.
         """
         source = LoadPatternSource(self._settings.images, self._samples, load)
 
@@ -291,13 +300,13 @@ class Measurement:
                             cores=self._profile.dpu_cores)  # fmt: skip
         use = CoreUse(pipeline, start, start + self._settings.phases.seconds)
         self._pipeline = pipeline
-        gc.freeze()  # the collector would go through all that start-up has made, again and again
+        gc.freeze()  # else each collection would traverse all objects made at start-up
 
         def look() -> None:
             use.look()
             self._readings.look()
-            # Whoever asked to stop may have done so before there was a pipeline. And what "server"
-            # could not work off in the window is as much as its rate is too high.
+            # `stop` may have been called before there was a pipeline. A backlog of "server" at the
+            # end of the window is not worked off: its rate was too high.
             if self._stop_asked or time.monotonic() > use.end + _SPARE_SECONDS:
                 pipeline.stop()
 
@@ -322,13 +331,13 @@ class Measurement:
         busy: float | None,
         pace: dict[str, Any] | None,
     ) -> None:
-        """Work out a step's figures and store everything of it."""
+        """Compute a step's figures and store them with its frames."""
         seconds = self._settings.phases.seconds
         end = start + seconds
         rows = recorder.rows()
         figures = step_figures(rows, start, end, self._power, idle)
         readings = self._readings.between(start - self._settings.phases.warm_up, end)
-        # The emulation has no driver that would work for it in the kernel.
+        # The emulation causes no load in a kernel driver, so all of that load is other work.
         others = self._concerns(readings, at_rest=self.run.emulation)
         found = [*others, *window_warnings(figures, step, seconds, pace)]
         start_s, end_s = self._window(start, end)
@@ -345,7 +354,7 @@ class Measurement:
                           watts=figures.power.watts.value,
                           concerns=[concern.name for concern in found])  # fmt: skip
 
-    # ---- what is watched and stored
+    # ---- observation and storage
 
     def _begin(self, phase: str, seconds: float, **details: Any) -> None:
         if phase != self._phase:
@@ -354,7 +363,7 @@ class Measurement:
 
     def _concerns(self, readings: Sequence[Condition], at_rest: bool) -> list[Concern]:
         clocks, machine = self.run.clocks, self.run.machine.board or ""
-        # The profile's limit is that of its board's chip; of a PC's nothing is known.
+        # The profile's limit is that of its board's chip; a PC's limit is unknown.
         limit = self._profile.limit_c if self._profile.name in machine else None
         return concerns(readings, limit, clocks.governor, clocks.highest_mhz, at_rest)
 
@@ -364,17 +373,17 @@ class Measurement:
 
     def _note(self, text: str) -> None:
         self.run.notes.append(text)
-        self._tell(text)
+        self._say(text)
 
     def _save(self) -> None:
-        """Bring everything to the disk, outside of the windows."""
+        """Write everything to the disk; called outside of the windows."""
         self._readings.save()
         self._publish()
 
     def _publish(self) -> None:
         found = [SensorWarning(*warning) for warning in self._power.doubts()]
         for warning in found[len(self.run.power.doubts) :]:
-            self._tell(warning.text)
+            self._say(warning.text)
         self.run.power.doubts = found
         self._files.write_text(RUN_FILE, run_text(self.run))
         self._files.write_text(storing.SUMMARY, summary(self.run))
@@ -386,12 +395,12 @@ class Measurement:
         if abs(step) >= condition.MOST_CLOCK_STEP_SECONDS:
             self.run.notes.append(f"the wall clock was set by {step:+.1f} s meanwhile; "
                                      "durations are not affected")  # fmt: skip
-        # Each by itself: where there is no room for the readings there may be for the last words.
+        # One by one: a full disk may have no room for the readings, but for the final state.
         for act in (self._files.free_reserve, self._readings.save, self._publish, self._seal):
             try:
                 act()
             except StoreError as error:
-                self._tell(f"{error}; the figures up to the last window are there")
+                self._say(f"{error}; the figures of complete windows are stored")
 
     def _seal(self) -> None:
         self._files.event("end", state=self.run.state, error=self.run.error)

@@ -1,4 +1,4 @@
-"""What is measured: the steps of a run, in order, and how long each phase takes."""
+"""The plan of a measurement: its steps, in order, and the duration of each phase."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from tutelage.app.sources.load_patterns import LOAD_PATTERNS
 from tutelage.core.text import counted
 
 REFUSALS = ("hot", "throttled", "disturbed", "brown-out", "disk")
-"""What holds up a measurement unless it is accepted; "brown-out" only leaves steps out."""
+"""Findings that prevent a measurement unless accepted; "brown-out" only leaves steps out."""
 
 LEAST_SECONDS = 60.0
-"""A window that is shorter is marked: MLPerf's rules ask for as much (Reddi et al. 2020)."""
+"""Shorter windows are marked. MLPerf's rules require this duration (Reddi et al. 2020)."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,11 @@ class Step:
 
     Attributes
     ----------
-    scenario : of `tutelage.app.sources.load_patterns.LOAD_PATTERNS`
-    threads : lanes, each with a runner
-    qps, bound_ms : of "server", see `tutelage.app.sources.load_patterns.Load`
-    repetition : 1, 2, ... where all steps are done several times
+    scenario : one of `tutelage.app.sources.load_patterns.LOAD_PATTERNS`
+    threads : number of lanes, each with a runner
+    qps, bound_ms : arrivals per second and latency bound of "server", see
+        `tutelage.app.sources.load_patterns.LoadPattern`
+    repetition : 1, 2, ... if all steps are repeated
     """
 
     scenario: str
@@ -34,7 +35,7 @@ class Step:
 
     @property
     def name(self) -> str:
-        """For a reader, such as "offline, 4 threads"."""
+        """The step as text, such as "offline, 4 threads"."""
         text = f"{self.scenario} {self.qps:g}/s" if self.qps else self.scenario
         text += f", {counted(self.threads, 'thread')}"
         return text + (f", repetition {self.repetition}" if self.repetition > 1 else "")
@@ -42,14 +43,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Phases:
-    """How long each phase takes, s.
+    """Durations of the phases, s.
 
     Attributes
     ----------
-    idle : baseline before the first and behind the last step
-    warm_up : frames run, nothing counts
-    seconds : of the measured window
-    cool_down : rest between two steps at least
+    idle : baseline before the first and after the last step
+    warm_up : unmeasured frames before a window
+    seconds : the measured window
+    cool_down : least rest between two steps
     """
 
     idle: float = 30.0
@@ -58,23 +59,23 @@ class Phases:
     cool_down: float = 20.0
 
     def total(self, steps: int) -> float:
-        """Return how long so many steps take at least, s."""
+        """Return the least duration of a measurement with this many steps, s."""
         return 2 * self.idle + steps * (self.warm_up + self.seconds + self.cool_down)
 
 
 @dataclass(frozen=True)
 class MeasurementSettings:
-    """How a measurement is made.
+    """Settings of a measurement.
 
     Attributes
     ----------
     steps, phases : the plan
     in_flight : jobs that each runner has at once
-    accepted : of REFUSALS
-    realtime : the board whose pace the emulation keeps, None for none
-    images : where the frames come from, for the reader
-    name : of the model, for the reader; None: as it is called here
-    started : the time now as whoever started this knows it; None: this machine's clock
+    accepted : findings of REFUSALS that do not prevent the measurement
+    realtime : board whose predicted speed the emulation is slowed down to; None for none
+    images : name of the source of the frames
+    started : start time given by the caller, ISO 8601; None for this machine's clock
+    name : name of the model in the results; None for its own
     """
 
     steps: list[Step]
@@ -88,14 +89,16 @@ class MeasurementSettings:
 
 
 def make_steps(patterns: list[str], threads: list[int], repetitions: int) -> list[Step]:
-    """Return the steps: every load pattern with every number of threads, again for each repetition.
+    """Return a step for each load pattern, number of threads and repetition.
 
-    Repetitions are interleaved, so that slow changes of the machine meet every step alike.
-    single-stream has one frame under way at any time: it is measured with one thread only.
+    Repetitions are interleaved, so that slow changes of the machine affect all steps alike.
+    single-stream has one frame in flight at a time, so it is measured with one thread only.
 
     Parameters
     ----------
-    patterns : "single-stream", "offline", or "server:QPS" or "server:QPS:BOUND_MS"
+    patterns : "single-stream", "offline", "server:QPS" or "server:QPS:BOUND_MS"
+    threads : numbers of threads
+    repetitions : how often all steps are measured
 
     Raises
     ------
@@ -109,21 +112,21 @@ def make_steps(patterns: list[str], threads: list[int], repetitions: int) -> lis
             numbers = [1] if name == "single-stream" else threads
             steps += [Step(name, count, qps, bound_ms, repetition) for count in numbers]
     if len(set(steps)) != len(steps):
-        raise ValueError("a load pattern or a number of threads is named twice")
+        raise ValueError("a load pattern or a number of threads is given twice")
     return steps
 
 
 def _load_pattern(text: str) -> tuple[str, float, float | None]:
     name, *numbers = text.split(":")
     if name not in LOAD_PATTERNS:
-        raise ValueError(f"{text}: not a load pattern; there are {', '.join(LOAD_PATTERNS)}")
+        raise ValueError(f"{text}: not a load pattern; choose from {', '.join(LOAD_PATTERNS)}")
     if (name == "server") != bool(numbers) or len(numbers) > 2:
-        raise ValueError(f"{text}: server has a rate, as server:100 or, with a bound of 15 ms, "
-                         "server:100:15; the others have none")  # fmt: skip
+        raise ValueError(f"{text}: only server takes a rate, as in server:100 or, with a bound of "
+                         "15 ms, server:100:15")  # fmt: skip
     try:
         values = [float(number) for number in numbers]
     except ValueError:
         values = [0.0]
     if not all(0 < value < 1e6 for value in values):
-        raise ValueError(f"{text}: rate and bound are numbers above 0")
+        raise ValueError(f"{text}: rate and bound must be numbers above 0")
     return name, values[0] if values else 0.0, values[1] if len(values) > 1 else None

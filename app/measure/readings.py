@@ -1,4 +1,4 @@
-"""The readings of a measurement, of the machine's state and of its rails, and their way to disk."""
+"""Readings of the machine's state and of the power rails, and their files."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ from tutelage.board.condition import Condition, ConditionWatch
 from tutelage.board.power import Power
 
 READ_SECONDS = 1.0
-"""Between two readings of the machine's state."""
+"""Interval between two readings of the machine's state, s."""
 
 
 class Readings:
-    """Reads the machine's state; writes it, and the power's readings, as far as that is not done.
+    """Reader of the machine's state, and writer of these and of the power readings.
 
     Parameters
     ----------
-    watch : reads the machine's state
-    power : the sampler of the rails
-    files : where readings are written
+    watch : reader of the machine's state
+    power : power sampler
+    files : directory of the results
 
     Attributes
     ----------
-    conditions : the machine's state, the oldest first
+    conditions : readings of the machine's state, the oldest first
     """
 
     def __init__(self, watch: ConditionWatch, power: Power, files: Store) -> None:
         self._watch, self._power, self._files = watch, power, files
         self.conditions: list[Condition] = []
-        self._written = 0  # readings that are on the disk
-        self._power_written = 0.0  # monotonic time up to which readings of rails are
+        self._written = 0  # number of conditions on the disk
+        self._power_written = 0.0  # time of the last power reading on the disk
 
     def begin_power(self) -> None:
-        """Leave out of the files what the rails read so far."""
+        """Leave all power readings so far out of the files."""
         self._power_written = time.monotonic()
 
     def look(self) -> None:
-        """Read the machine's state where that is due; called several times per second."""
+        """Read the machine's state if that is due; called several times per second."""
         now = time.monotonic()
         if not self.conditions or now - self.conditions[-1].time_s >= READ_SECONDS:
             self.conditions.append(self._watch.read())
 
     def between(self, start: float, end: float) -> list[Condition]:
-        """Return the machine's states between two times, s, both inclusive."""
+        """Return the readings between two monotonic times, s, both inclusive."""
         return [reading for reading in self.conditions if start <= reading.time_s <= end]
 
     def save(self) -> None:
-        """Write what has not been written.
+        """Write the readings that are not on the disk yet.
 
         Raises
         ------
         StoreError
-            There is no room; what could not be written is tried again the next time.
+            The disk is full. The next call tries again.
         """
         origin = self._files.origin
         columns, rows = self._power.rows(self._power_written)
@@ -65,7 +65,7 @@ class Readings:
             rows[:, 0] -= origin
             watts = (f"{rail}_W" for rail in columns[1:])
             self._files.append(storing.POWER, (columns[0], *watts), rows.tolist())
-            self._power_written = last  # not before: where the disk is full it is tried again
+            self._power_written = last  # only after success, so that the next call tries again
         readings = self.conditions[self._written :]
         table = [[getattr(r, name) for name in condition.COLUMNS] for r in readings]
         for row in table:
@@ -75,7 +75,7 @@ class Readings:
 
 
 def extremes(readings: Sequence[Condition]) -> dict[str, dict[str, float] | None]:
-    """Return least, mean and most of each figure of the machine's state in a window."""
+    """Return min, mean and max of each figure of the machine's state in a window."""
     found: dict[str, dict[str, float] | None] = {}
     for name in condition.COLUMNS:
         if name in ("time_s", "throttled", "wall_offset_s"):

@@ -1,4 +1,4 @@
-"""The time of every frame of a step, kept in memory until the step is over."""
+"""The times of every frame of a step, in memory."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ _NOT_TIMED = float("nan")
 
 
 class FrameRecorder:
-    """Takes results as they come; `rows` gives them as a table."""
+    """Recorder of results; `rows` returns them as a table."""
 
     def __init__(self) -> None:
-        self._values = array("d")  # grows by an eighth at a time, 80 bytes a frame
+        self._values = array("d")  # 80 bytes a frame; grows by an eighth at a time
 
     def add(self, result: Result) -> None:
-        """Note a result, at the moment it is given out."""
+        """Record a result, with the current time as that of its completion."""
         done, times = time.monotonic(), result.milliseconds
         self._values.extend((result.frame.index, done, result.error is None))
         self._values.extend(times.get(stage, _NOT_TIMED) for stage in STAGES)
 
     def rows(self) -> np.ndarray:
-        """Return float64, frames x COLUMNS: number, monotonic time (s), 1 or 0, ms; NaN: none."""
+        """Return the frames as float64 (frames, COLUMNS).
+
+        The columns are the frame's index, the monotonic time of its completion in s, 1 if it was
+        classified or else 0, and the stages in ms, NaN if a stage was not timed.
+        """
         return np.array(self._values).reshape(-1, len(COLUMNS))

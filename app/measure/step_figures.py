@@ -1,9 +1,9 @@
 """The figures of one step: speed, latency, watts and energy, each with its interval.
 
-Every figure is that of the measured window: frames count that were given out within it. Watts and
-joules are those of the rail that feeds the whole board. Beside the interval of chance stands
-`sensor_error`, what is known to be uncertain about the readings themselves, see
-`tutelage.board.power.sampler.Power.energy`: it does not get smaller with time.
+All figures are those of the measured window, that is of the frames completed within it. Watts and
+joules are those of the rail that feeds the whole board. Besides the statistical interval there is
+`sensor_error`, the known uncertainty of the readings themselves (see
+`tutelage.board.power.sampler.Power.energy`), which does not decrease with time.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from tutelage.core.results.run_json import (
 )
 
 _IDLE_SECTIONS = 10
-_NOISE = 1e-9  # of a power: a difference below is one of floating-point arithmetic
+_NOISE = 1e-9  # relative to a power; smaller differences are rounding errors
 
 
 def idle_power(power: Power, start: float, end: float) -> Figure:
-    """Return the power of the whole board between two monotonic times (s) of rest, W."""
+    """Return the idle power of the whole board between two monotonic times (s), W."""
     seconds = end - start
     if power.total_rail is None or not seconds > 0:
         return Figure(unit="W")
@@ -56,14 +56,15 @@ def step_figures(
 ) -> WindowFigures:
     """Return the figures of a window.
 
-    Percentiles have intervals from fewer sections than means where those have too few frames.
+    If sections have too few frames for a percentile, its interval comes from fewer sections than
+    that of the mean.
 
     Parameters
     ----------
-    frames : of `FrameRecorder`
+    frames : the rows of `FrameRecorder`
     start, end : the window, monotonic time, s
-    power : the sampler that ran meanwhile
-    idle : the baseline, W
+    power : the power sampler that ran meanwhile
+    idle : idle power, W
     """
     inside = frames[(frames[:, DONE] >= start) & (frames[:, DONE] < end)]
     good = inside[inside[:, OK] == 1]
@@ -109,7 +110,7 @@ def _latencies(frames: np.ndarray, start: float, end: float) -> Latencies:
 
 
 def _stages(frames: np.ndarray) -> dict[str, dict[str, float | None]]:
-    """Return p50 and p99 of every stage that was timed, ms."""
+    """Return p50 and p99 of each timed stage, ms."""
     found = {}
     for stage in STAGES:
         values = frames[:, COLUMNS.index(f"{stage}_ms")]
@@ -120,7 +121,7 @@ def _stages(frames: np.ndarray) -> dict[str, dict[str, float | None]]:
 
 
 def _watts(power: Power, start: float, end: float) -> tuple[float | None, float | None]:
-    """Return the total rail's mean power and the bound of the readings' own error, W."""
+    """Return the total rail's mean power and the bound of its readings' error, W."""
     rail = power.energy(start, end).get(power.total_rail or "")
     if rail is None or rail.joules is None or rail.error_joules is None:
         return None, None
@@ -129,17 +130,17 @@ def _watts(power: Power, start: float, end: float) -> tuple[float | None, float 
 
 @dataclass(frozen=True)
 class _Load:
-    """Mean power in a window and in its sections, W, with the frames that it was spent on."""
+    """Mean power in a window and in its sections, W, with the numbers of frames."""
 
     seconds: float
     frames: int
     watts: float | None
-    sensor_error: float | None  # bound of what the readings are uncertain by, W
+    sensor_error: float | None  # bound of the readings' error, W
     sections: tuple[tuple[float | None, float, int], ...]  # watts, seconds, frames
-    further_width: float | None = 0.0  # half interval of what was subtracted, independent, W
+    further_width: float | None = 0.0  # half interval of the subtracted idle power, W
 
     def above(self, idle: Figure) -> _Load:
-        """Return the same without the power at rest."""
+        """Return the load with the idle power subtracted."""
         if self.watts is None or self.sensor_error is None or idle.value is None:
             return _Load(self.seconds, self.frames, None, None, ())
         parts = [(w if w is None else w - idle.value, t, n) for w, t, n in self.sections]
@@ -150,7 +151,7 @@ class _Load:
         return _Load(self.seconds, self.frames, rest, error, tuple(parts), idle.half_width)
 
     def figure(self, of: Callable[[float | None, float, int], float | None], unit: str) -> Figure:
-        """Return a figure of (watts, seconds, frames), its interval and the readings' error."""
+        """Return a function of (watts, seconds, frames) as a figure with interval and error."""
         found = sectioned_figure(of(self.watts, self.seconds, self.frames),
                                  [of(*section) for section in self.sections], unit)  # fmt: skip
         width, further = found.half_width, self._change(of, self.further_width)
@@ -162,7 +163,7 @@ class _Load:
     def _change(
         self, of: Callable[[float | None, float, int], float | None], watts: float | None
     ) -> float | None:
-        """By how much a figure changes where power is lower by so many watts; None: no bound."""
+        """Return the change of a figure if the power is lower by `watts`; None if unbounded."""
         if self.watts is None or watts is None:
             return None
         known, other = (of(w, self.seconds, self.frames) for w in (self.watts, self.watts - watts))
@@ -179,7 +180,7 @@ def _power_at(power: Power, edges: Sequence[float], counts: Sequence[int]) -> An
 def _power(
     power: Power, idle: Figure, window: tuple[float, float], frames: int, sections: Any
 ) -> PowerResults:
-    """Return watts, energies and efficiencies, above idle and not; and every rail's figures."""
+    """Return power, energy and efficiency, total and above idle, and the figures of all rails."""
     start, end = window
     whole = _Load(end - start, frames, *_watts(power, start, end), sections)
     report = power.report(start, end, frames)
@@ -203,5 +204,5 @@ def _joules_per_frame(watts: float | None, seconds: float, frames: int) -> float
 
 
 def _fps_per_watt(watts: float | None, seconds: float, frames: int) -> float | None:
-    """Return frames per second and watt; None where nothing above zero is left to divide by."""
+    """Return frames per second per watt; None unless the power is above zero."""
     return None if watts is None or not watts > 0 else frames / seconds / watts

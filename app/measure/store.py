@@ -1,13 +1,15 @@
-"""The files of a measurement. They are whole at any time, whatever ends the process; only where it
-is killed while it adds rows to a CSV file, the last ones may be missing or cut off.
+"""The files of a measurement.
 
-run.json        all figures; replaced in one step after every measured window
+They are complete at any time, however the process ends, with one exception: if it is killed while
+it appends rows to a CSV file, the last rows may be missing or truncated.
+
+run.json        all figures; replaced atomically after every measured window
 summary.md      the same as a table
 frames.csv      every frame of every window
-power.csv       every reading of the rails in W, idle phases included: time_s,12V_W,...
+power.csv       every reading of the rails in W, including idle phases: time_s,12V_W,...
 condition.csv   temperature, clocks and other work, once per second
-progress.jsonl  one line for each phase, for whoever watches
-SHA256SUMS      of all files above; there when the run has ended
+progress.jsonl  one line for each phase
+SHA256SUMS      checksums of all files above, written at the end
 """
 
 from __future__ import annotations
@@ -36,22 +38,22 @@ SUMMARY, PROGRESS, SUMS = "summary.md", "progress.jsonl", "SHA256SUMS"
 FRAMES, POWER, CONDITION = "frames.csv", "power.csv", "condition.csv"
 _OWN = {RUN_FILE, SUMMARY, PROGRESS, SUMS, FRAMES, POWER, CONDITION}
 _LOCK = ".lock"
-# Room that is given up at the end, so that the end can be told where the disk is full.
+# Space that is released at the end, so that the final state can be written to a full disk.
 _RESERVE, _RESERVE_BYTES = ".reserve", 1 << 20
 _ROWS_AT_ONCE = 4096  # as text in memory
-# Digits behind the point by a column's unit: finer than clocks and sensors are.
+# Decimal places by a column's unit, finer than the resolution of clocks and sensors.
 _PLACES = {"s": 6, "ms": 4, "W": 4, "c": 2, "mhz": 1, "cores": 4}
 
 
 class StoreError(TutelageError):
-    """A measurement cannot be stored there; the text is one line for the user."""
+    """The files of a measurement cannot be written; the message is one line."""
 
     status = FAILED
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    """Turn errors of the system into one line with the directory."""
+def _as_store_error(folder: Path) -> Iterator[None]:
+    """Raise an OSError as a StoreError with the directory."""
     try:
         yield
     except OSError as error:
@@ -59,55 +61,55 @@ def _told(folder: Path) -> Iterator[None]:
 
 
 class Store:
-    """A new directory for one measurement, held against others until `close`.
+    """A new directory for one measurement, and the lock against others until `close`.
 
     Parameters
     ----------
-    folder : does not exist, or holds no measurement; its parent holds the lock: one measurement
-        at a time
+    folder : directory without a measurement, which is created if missing. The lock file is in its
+        parent, so that one measurement runs at a time
 
     Raises
     ------
     StoreError
-        It holds a measurement, another one is running, or nothing can be written there.
+        The directory has a measurement, another one is running, or it cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._origin = time.monotonic()
-        with _told(folder):
+        with _as_store_error(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(folder.parent / _LOCK, folder.name)
             if not _OWN.isdisjoint(path.name for path in folder.iterdir()):
                 self._lock.close()
-                raise StoreError(f"{folder}: has a measurement already; take another directory")
+                raise StoreError(f"{folder}: has a measurement already; give another directory")
             self._progress = (folder / PROGRESS).open("w", encoding="utf-8")
             (folder / _RESERVE).write_bytes(bytes(_RESERVE_BYTES))
 
     @property
     def origin(self) -> float:
-        """Monotonic time (s) from which times in all files count."""
+        """Monotonic time (s) that is zero in all files."""
         return self._origin
 
     def event(self, kind: str, /, **details: Any) -> None:
-        """Add a line to the progress, at once on the disk."""
+        """Append a line to progress.jsonl and flush it to the disk."""
         at = round(time.monotonic() - self._origin, 3)
-        with _told(self.folder):
+        with _as_store_error(self.folder):
             self._progress.write(json.dumps({"at": at, "event": kind, **details}) + "\n")
             _flush(self._progress)
 
     def write_text(self, name: str, text: str) -> None:
-        """Put a file in place in one step: whoever reads it sees the old one or the new one."""
-        with _told(self.folder):
+        """Replace a file atomically."""
+        with _as_store_error(self.folder):
             write_file(self.folder / name, text, durable=True)
 
     def append(self, name: str, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-        """Add rows to a CSV file, None and NaN empty.
+        """Append rows to a CSV file, with None and NaN as empty cells.
 
-        A column's name ends in its unit, which says how many digits of its numbers matter.
+        A column's name ends in its unit, which determines the digits of its numbers.
         """
-        # No buffer: what it held would still be written after the file was cut.
-        with _told(self.folder), (self.folder / name).open("ab", buffering=0) as file:
+        # Unbuffered: a buffer would still be written after the file was truncated.
+        with _as_store_error(self.folder), (self.folder / name).open("ab", buffering=0) as file:
             size = file.tell()
             try:
                 for block in _csv(columns, rows if size else chain([columns], rows)):
@@ -115,34 +117,38 @@ class Store:
                         block = block[file.write(block) :]
                 os.fsync(file.fileno())
             except BaseException:
-                os.ftruncate(file.fileno(), size)  # no torn line stays where the disk is full
+                os.ftruncate(file.fileno(), size)  # leave no partial line on a full disk
                 raise
 
     def free_reserve(self) -> None:
-        """Make room for the last words."""
-        with _told(self.folder):
+        """Release the reserved space, for the files that are written at the end."""
+        with _as_store_error(self.folder):
             (self.folder / _RESERVE).unlink(missing_ok=True)
 
     def seal(self) -> None:
-        """Write the checksums of all files; nothing is changed after this."""
+        """Write the checksums of all files. No file may change afterwards."""
         lines = []
         for path in sorted(self.folder.iterdir()):
             if path.is_file() and not path.name.startswith(".") and path.name not in (SUMS, "log"):
-                with _told(self.folder):
+                with _as_store_error(self.folder):
                     lines.append(f"{sha256_of(path)}  {path.name}\n")
         self.write_text(SUMS, "".join(lines))
 
     def close(self) -> None:
-        """Let others measure."""
+        """Release the lock."""
         self._progress.close()
         self._lock.close()
 
 
 def hold(path: Path) -> IO[str] | None:
-    """Hold a shared lock on a file as long as the result is open, where there is such a file.
+    """Open a file and take a shared lock on it until the result is closed; None if it is missing.
 
-    A deployment removes old releases, but none whose list of checksums is held. Raises StoreError
-    where it is removing this one.
+    A deployment removes old releases, except those whose list of checksums is locked.
+
+    Raises
+    ------
+    StoreError
+        A deployment is removing this release.
     """
     try:
         file = path.open(encoding="utf-8")
@@ -152,7 +158,7 @@ def hold(path: Path) -> IO[str] | None:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         file.close()
-        raise StoreError(f"{path.parent}: a deployment is at work on this release") from None
+        raise StoreError(f"{path.parent}: a deployment is removing this release") from None
     return file
 
 
@@ -176,7 +182,7 @@ def _cell(value: Any, places: int | None) -> Any:
         if not math.isfinite(value):
             return ""
         rounded = (value if places is None else round(value, places)) + 0.0  # no -0
-        # Times of a run of days keep their microseconds; others are not known to 9 digits.
+        # 15 digits keep the microseconds of a run of days; other figures have at most 9.
         return f"{rounded:.9g}" if places is None else f"{rounded:.15g}"
     if isinstance(value, bool | np.bool_):
         return int(value)
@@ -186,7 +192,7 @@ def _cell(value: Any, places: int | None) -> Any:
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> Iterator[bytes]:
-    """Yield the lines of a table, some thousands at a time: of an hour's frames there are many."""
+    """Yield the lines of a table in blocks, which bounds the memory of long runs."""
     left = iter(rows)
     places = [_PLACES.get(name.rpartition("_")[2]) for name in columns]
     while block := list(islice(left, _ROWS_AT_ONCE)):

@@ -1,4 +1,4 @@
-"""A measurement as a table in Markdown, which reads well in a terminal too."""
+"""A measurement as a Markdown table, which is also readable in a terminal."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tutelage.core.text import markdown_table, markdown_text
 _SPEED = ("step", "latency ms: mean", "p50", "p90", "p99", "fps")
 _ENERGY = ("W", "W above idle", "mJ/frame", "above idle", "fps/W", "above idle")
 
-# From when latency counts, see app/sources/load_patterns.py and app/pipeline/pipeline.py.
+# The starts of latencies are those of app/sources/load_patterns.py and app/pipeline/pipeline.py.
 _LATENCY = {
-    "single-stream": "single-stream: it counts from the frame's issue (MLPerf judges p90).",
-    "offline": "offline: from the frame's reading, so that waiting for a free thread is most of "
-    "it (MLPerf judges fps only).",
-    "server": "server: from the frame's arrival, waiting included (MLPerf judges p99).",
+    "single-stream": "single-stream: it starts when the frame is issued (MLPerf judges p90).",
+    "offline": "offline: it starts when the frame is read, so most of it is waiting for a free "
+    "thread (MLPerf judges fps only).",
+    "server": "server: it starts when the frame arrives and includes waiting (MLPerf judges p99).",
 }
 
 
@@ -84,13 +84,13 @@ def _energy(power: PowerResults) -> tuple[Figure, ...]:
 
 
 def _cell(figure: Figure) -> str:
-    """Return "12.34 ±0.05" with the digits that have a meaning; "-" where it was not measured.
+    """Return "12.34 ±0.05" with significant digits only; "-" if it was not measured.
 
-    The readings' own error limits the digits of the value, too.
+    The error of the readings limits the digits of the value too.
     """
     value, half = figure.value, figure.half_width
     if value is None or half is None:
-        return digits(value).replace(",", "")  # for who reads a cell as a number
+        return digits(value).replace(",", "")  # so that the cell parses as a number
     shown = with_spread(value, max(half, figure.sensor_error or 0.0)).replace(",", "")
     shown = shown.split(" ±")[0]
     width = fixed(half, len(shown.partition(".")[2])).replace(",", "")
@@ -98,16 +98,16 @@ def _cell(figure: Figure) -> str:
 
 
 def _notes(run: RunResults) -> Iterator[str]:
-    yield ("± is half of the 95 % interval, from sections of each window (sectioning); a figure "
-           "without it rests on too few frames or readings for one.")  # fmt: skip
+    yield ("± is half of the 95 % interval, from sections of each window (sectioning); figures "
+           "from too few frames or readings have none.")  # fmt: skip
     texts = (text for name, text in _LATENCY.items()
              if any(step.name.startswith(name) for step in run.steps))  # fmt: skip
-    yield f"Latency ends when a result is given out. {' '.join(texts)}".strip()
+    yield f"Latency ends when the result is output. {' '.join(texts)}".strip()
     errors = [step.power.watts.sensor_error for step in run.steps]
     known = [error for error in errors if error is not None]
     if known:
-        yield (f"The readings' own error, up to ±{max(known):.2g} W, comes on top of it and does "
-               "not shrink with time.")  # fmt: skip
+        yield (f"The sensor's error, up to ±{max(known):.2g} W, is not included and does not "
+               "decrease with time.")  # fmt: skip
     warned = [warning.text for warning in run.power.doubts]
     yield from (f"- sensor: {markdown_text(text)}" for text in warned)
     for step in run.steps:

@@ -1,4 +1,4 @@
-"""What a window's own figures say against it."""
+"""Doubts about a window that its own figures raise."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ def window_warnings(
 
     Parameters
     ----------
-    figures : of `step_figures`
-    seconds : length of the window
-    pace : of `tutelage.board.realtime.Realtime.report`, where the emulation was paced
+    figures : result of `step_figures`
+    step : the step of the window
+    seconds : length of the window, s
+    pace : result of `tutelage.board.realtime.Realtime.report`; None if the emulation was not paced
     """
     found = []
     if seconds < LEAST_SECONDS:
-        found.append(Concern("short", f"{seconds:g} s; it should have {LEAST_SECONDS:g} s"))
+        found.append(Concern("short", f"{seconds:g} s; {LEAST_SECONDS:g} s are recommended"))
     found += _frame_warnings(figures, step, seconds)
     if pace and pace["late"]:
         late = f"{pace['late']} of {counted(pace['jobs'], 'job')}"
@@ -34,7 +35,7 @@ def window_warnings(
     found += _power_warnings(figures.power)
     p99, bound = figures.latency_ms.p99.value, step.bound_ms
     if bound is not None and p99 is not None and p99 > bound:
-        text = f"p99 is {p99:.2f} ms; the bound of {bound:g} ms is not kept"
+        text = f"p99 is {p99:.2f} ms, above the bound of {bound:g} ms"
         found.append(Concern("bound", text))
     return found
 
@@ -50,7 +51,7 @@ def _frame_warnings(figures: WindowFigures, step: Step, seconds: float) -> list[
         way = "faster" if figures.drift > 0 else "slower"
         found.append(Concern("drift", f"the second half was {abs(figures.drift):.1%} {way}"))
     missed = step.qps * seconds - frames.classified - frames.failed
-    # 2 % and four standard deviations of the arrivals, which come at random.
+    # 2 %, and four standard deviations of the random arrivals.
     if step.qps and missed > 0.02 * step.qps * seconds + 4 * math.sqrt(step.qps * seconds):
         fps = frames.classified / seconds
         found.append(Concern("overload", f"{step.qps:g} frames per second arrived, {fps:.4g} were "
@@ -71,15 +72,15 @@ def _power_warnings(power: PowerResults) -> list[Concern]:
 def _no_watts(power: PowerResults) -> str:
     if power.total_rail is None:
         return f"no rail that feeds the whole board: {power.reason}"
-    return "too many of the rail's readings are missing or not believable"
+    return "too many of the rail's readings are missing or implausible"
 
 
 def _within_error(above: Figure) -> list[Concern]:
-    """Return a warning where the power above idle is within its uncertainty."""
+    """Return a warning if the power above idle is within its uncertainty."""
     if above.value is None:
-        return [Concern("above idle", "the power at rest is not known")]
+        return [Concern("above idle", "the idle power is not known")]
     error = (above.half_width or 0.0) + (above.sensor_error or 0.0)
     if above.value > error:
         return []
-    text = f"{digits(above.value, 3)} W are within their error, {digits(error, 2)} W"
+    text = f"{digits(above.value, 3)} W is less than its error, {digits(error, 2)} W"
     return [Concern("above idle", text)]

@@ -1,1 +1,1 @@
-"""Where results go: the terminal, records, annotated pictures and videos."""
+"""Outputs for results: the terminal, records, annotated images and videos."""

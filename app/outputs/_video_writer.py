@@ -1,6 +1,6 @@
-"""Writing a video: by the ffmpeg program where it is there, else by OpenCV.
+"""Video writers: the ffmpeg program if it is installed, or else OpenCV.
 
-OpenCV's FFmpeg often comes without an encoder for H.264, and its VP9 takes ten times as long.
+OpenCV's FFmpeg often lacks an H.264 encoder, and its VP9 takes ten times as long.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-_PIPE_BYTES = 1 << 20  # what Linux lets any user have: most frames at once, not in pieces of 64 KiB
-_HANGING_SECONDS = 60.0  # without a frame taken, or for those it still has at the end
+_PIPE_BYTES = 1 << 20  # Linux's limit for any user; holds most frames, unlike the default 64 KiB
+_HANGING_SECONDS = 60.0  # ffmpeg hangs if it takes no frame, or does not end, for this long
 
 
 class VideoWriter(Protocol):
-    """What takes a video's frames: uint8, (height, width, 3), BGR, all of one size."""
+    """Writer of frames: uint8 (height, width, 3), BGR, all of the same size."""
 
     def write(self, image: np.ndarray, /) -> object: ...
 
@@ -34,12 +34,18 @@ class VideoWriter(Protocol):
 
 
 class FfmpegWriter:
-    """Writes H.264 with the ffmpeg program, which takes raw frames through a pipe.
+    """Writer of H.264 with the ffmpeg program, which takes raw frames through a pipe.
+
+    Parameters
+    ----------
+    path : video file
+    fps : frames per second
+    size : width and height of the frames, pixels
 
     Raises
     ------
     OSError
-        ffmpeg ended early, with the reason in its own words where it gave one, or hangs.
+        ffmpeg hangs or ended early. The message has its own reason if it gave one.
     """
 
     def __init__(self, path: Path, fps: float, size: tuple[int, int]) -> None:
@@ -49,7 +55,7 @@ class FfmpegWriter:
             [
                 *"ffmpeg -nostdin -loglevel error -y -f rawvideo -pix_fmt bgr24".split(),
                 *f"-s {width}x{height} -r {fps} -i pipe:0".split(),
-                # A third of veryfast's CPU, which the run needs, for 1.7 times the bytes.
+                # ultrafast takes a third of veryfast's CPU time for 1.7 times the bytes.
                 *"-c:v libx264 -preset ultrafast -pix_fmt yuv420p -movflags +faststart".split(),
                 f"file:{path.resolve()}",
             ],
@@ -57,7 +63,7 @@ class FfmpegWriter:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
-            start_new_session=True,  # Ctrl-C is for this program, which ends the video itself
+            start_new_session=True,  # Ctrl-C must not reach ffmpeg; `release` ends the video
         )
 
         assert self._process.stdin is not None
@@ -76,7 +82,7 @@ class FfmpegWriter:
                     raise OSError(f"ffmpeg took no frame for {_HANGING_SECONDS:g} s")
                 left = left[pipe.write(left) or 0 :]
         except BrokenPipeError:
-            self.release()  # which says why
+            self.release()  # raises the reason
             raise OSError("ffmpeg ended before the video did") from None
 
     def release(self) -> None:
@@ -97,7 +103,7 @@ class FfmpegWriter:
 
 @cache
 def ffmpeg_has_h264() -> bool:
-    """Return whether the ffmpeg program is there and encodes H.264; asked once."""
+    """Return whether the ffmpeg program is installed and encodes H.264."""
     program = shutil.which("ffmpeg")
     if program is None:
         return False
@@ -112,18 +118,18 @@ def ffmpeg_has_h264() -> bool:
 def open_writer(
     path: Path, codecs: Sequence[str], fps: float, size: tuple[int, int]
 ) -> tuple[VideoWriter, str] | None:
-    """Open a video for writing, with the best codec there is.
+    """Open a video for writing, with the best codec available.
 
     Parameters
     ----------
-    path : of the file
+    path : video file
     codecs : FourCCs to try, the best first
     fps : frames per second
-    size : width and height of all frames, even
+    size : width and height of all frames, pixels, even
 
     Returns
     -------
-    The writer and the codec's FourCC; None where none of the codecs can be written there.
+    The writer and the codec's FourCC; None if none of the codecs can be written there.
     """
     if codecs[0] == "avc1" and ffmpeg_has_h264():
         return FfmpegWriter(path, fps, size), "avc1"

@@ -1,4 +1,4 @@
-"""Images with their label and confidence written on them."""
+"""Images annotated with their label and confidence."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tutelage.app.pipeline.result import Result
 
 _SMALLEST_WIDTH = 320  # pixels; below this the text would not be readable
 _LONGEST_ENLARGED = 2048  # pixels
-_LONGEST = 8192  # pixels; JPEGs end at 65,500, most video codecs far before
+_LONGEST = 8192  # pixels; JPEGs have at most 65,500, most video codecs far fewer
 
 
 def readable_size(image: np.ndarray) -> tuple[int, int]:
-    """Return width and height at which text can be read on an image: whole multiples of its own.
+    """Return a width and height, pixels, at which text is readable on an image.
 
-    Very long images are made smaller.
+    They are a whole multiple of the image's own. Very long images are reduced.
     """
     height, width = image.shape[:2]
     longest = max(height, width)
@@ -27,7 +27,12 @@ def readable_size(image: np.ndarray) -> tuple[int, int]:
 
 
 def annotate(result: Result, width: int, height: int) -> np.ndarray:
-    """Return a result's image at a size, with its label and confidence; a new array."""
+    """Return a copy of a result's image, scaled to a size and annotated with its best label.
+
+    Returns
+    -------
+    uint8 (height, width, 3), BGR
+    """
     assert result.frame.image is not None
     canvas = fit(result.frame.image, width, height)
     if result.top:
@@ -39,7 +44,7 @@ def annotate(result: Result, width: int, height: int) -> np.ndarray:
 
 
 def fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Return the image scaled to fit into width x height, centred on black; a new array."""
+    """Return a copy of an image scaled to fit into width x height, centred on black."""
     rows, columns = image.shape[:2]
     factor = min(width / columns, height / rows)
     size = max(1, round(columns * factor)), max(1, round(rows * factor))
@@ -52,7 +57,7 @@ def fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _write_text(canvas: np.ndarray, text: str) -> None:
-    """Write white text on a dark bar at the bottom, sized by the image; OpenCV has ASCII only."""
+    """Write white text on a dark bar at the bottom, in ASCII, which is all that OpenCV draws."""
     height, width = canvas.shape[:2]
     text = text.encode("ascii", "replace").decode()
     scale = max(0.5, min(width, height) / 600)

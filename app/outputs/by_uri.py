@@ -1,4 +1,4 @@
-"""Where results go, by URI.
+"""Opening of outputs by URI.
 
 output = open_output("seen.csv")
 output.add(result)
@@ -14,12 +14,12 @@ from tutelage.app.outputs.output import Output, OutputError
 from tutelage.app.outputs.registry import OUTPUTS, OutputContext
 from tutelage.app.uri_registry import help_line
 
-# Opened by the run itself, for which the page outlives the last result.
+# The run itself opens the page, which outlives the last result.
 _PAGE = help_line("web, web:HOST:PORT", "the live page; the same as --web")
 
 
 def outputs_help() -> str:
-    """Return a line for each form of an output's URI, for --help."""
+    """Return the lines of --help about outputs, one for each form of the URI."""
     return f"{OUTPUTS.help_text()}\n{_PAGE}"
 
 
@@ -28,23 +28,23 @@ def open_output(
     fps: float | None = None,
     context: OutputContext | None = None,
 ) -> Output:
-    """Open an output by its URI; `outputs_help` shows them.
+    """Open an output by its URI.
 
     Parameters
     ----------
-    uri : a path, which is overwritten, or what else `outputs_help` shows
-    fps : frames per second of a video, None for the context's or the usual
-    context : what the output may know of the run
+    uri : path of a file, which is overwritten, or another form that `outputs_help` lists
+    fps : frames per second of a video; None for the context's, or else the default
+    context : facts about the run that the output may use
 
     Raises
     ------
     OutputError
-        The suffix is unknown, or the file cannot be made there.
+        The suffix is unknown, or the file cannot be created.
     """
     uri, context = os.fspath(uri), context or OutputContext()
     opener = OUTPUTS.opener_of(uri)
     if opener is None:
         raise OutputError(
-            f"{uri}: the suffix says what is written; --help lists those that are known"
+            f"{uri}: unknown kind of output; --help lists the suffixes and other forms"
         )
     return opener(uri, context if fps is None else replace(context, fps=fps))

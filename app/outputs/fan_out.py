@@ -1,10 +1,10 @@
-"""Several outputs at once, each on its own.
+"""Several outputs at once, independent of each other.
 
     outputs = Outputs()
     outputs.open("seen.csv", open_output("seen.csv"))
     outputs.add(result)
 
-An output that fails (a full disk, say) is reported once and left out from then on; the run and
+An output that fails, for example on a full disk, is reported once and then left out; the run and
 the other outputs go on.
 """
 
@@ -20,7 +20,7 @@ from tutelage.app.pipeline.pipeline import LOOK_SECONDS
 from tutelage.app.pipeline.result import Result
 from tutelage.core.errors import first_line
 
-_WAITING = 8  # results in front of an output with a thread of its own
+_WAITING = 8  # results that wait for an output with its own thread
 
 
 class Outputs:
@@ -28,16 +28,16 @@ class Outputs:
 
     Parameters
     ----------
-    tell : called with a line for the user when an output fails
+    say : called with a line for the user when an output fails
 
     Attributes
     ----------
-    reader_gone : whoever read standard output has gone away (`| head`)
+    reader_gone : the reader of standard output has closed it (`| head`)
     """
 
-    def __init__(self, tell: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, say: Callable[[str], None] = lambda text: None) -> None:
         self._writers: list[_Writer] = []
-        self._tell = tell
+        self._say = say
         self.reader_gone = False
 
     def open(self, uri: str, output: Output) -> None:
@@ -46,42 +46,42 @@ class Outputs:
 
     @property
     def look_seconds(self) -> float:
-        """How often `look` is wanted."""
+        """Interval between calls of `look`, s."""
         return min((each.output.look_seconds for each in self._writers), default=LOOK_SECONDS)
 
     def add(self, result: Result) -> None:
-        """Give a result to every output that has not failed."""
+        """Pass a result to every output that has not failed."""
         for writer in self._writers:
             if writer.error is None:
                 self._attempt(writer, writer.add, result)
 
     def look(self) -> None:
-        """Let every output renew what it shows."""
+        """Let every output update its display."""
         for writer in self._writers:
             if writer.error is None:
                 self._attempt(writer, writer.output.look)
 
     def close(self) -> None:
-        """Complete all outputs, those that failed too."""
+        """Complete all outputs, including those that failed."""
         for writer in self._writers:
             self._attempt(writer, writer.close)
 
     def _attempt(self, writer: _Writer, action: Callable[..., None], *arguments: Any) -> None:
         try:
             action(*arguments)
-        except Exception as error:  # of whatever library writes there
+        except Exception as error:  # outputs use many libraries
             if isinstance(error, BrokenPipeError) and writer.output.on_standard_output:
-                self.reader_gone = True  # reported by the exit status alone, as other programs do
-                writer.error = writer.error or "the reader has gone away"
+                self.reader_gone = True  # as in other programs, only the exit status reports it
+                writer.error = writer.error or "the reader has closed it"
             if writer.error is None:
                 writer.error = _text(error)
-                self._tell(
+                self._say(
                     f"{writer.uri}: {writer.error}; it has {writer.count} results, "
                     "nothing more is written there"
                 )
 
     def report(self) -> list[dict[str, Any]]:
-        """Return for each output its URI, how many results it took and its error or None."""
+        """Return the URI, number of results and error (or None) of each output."""
         return [
             {"uri": writer.uri, "results": writer.count, "error": writer.error}
             for writer in self._writers
@@ -94,7 +94,7 @@ def _text(error: Exception) -> str:
 
 
 class _Writer:
-    """One output, in a thread of its own where it wants that."""
+    """One output, in its own thread if it asks for one."""
 
     def __init__(self, uri: str, output: Output) -> None:
         self.uri = uri
@@ -127,7 +127,7 @@ class _Writer:
     def _work(self) -> None:
         assert self._queue is not None
         while (result := self._queue.get()) is not None:
-            if self._failure is None:  # goes on taking, else whoever puts would wait for ever
+            if self._failure is None:  # after a failure, keep emptying the queue for `add`
                 try:
                     self.output.add(result)
                     self.count += 1

@@ -1,4 +1,4 @@
-"""Results as a directory of annotated images."""
+"""Output of annotated images to a directory."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ from tutelage.app.outputs.output import Output, OutputError
 from tutelage.app.outputs.registry import OutputContext, is_folder, register_output
 from tutelage.app.pipeline.result import Result
 
-_NAME_BYTES = 80  # of each part of a file name: three of them and more fit into 255
+_NAME_BYTES = 80  # of each of the three parts of a file name, which has at most 255
 
 
 @register_output(
     is_folder,
-    {"seen/": "the frames as JPEGs in a directory, labels written on them"},
+    {"seen/": "a directory of annotated frames as JPEGs"},
     place=30,
 )
 def open_directory(uri: str, _context: OutputContext) -> Output:
-    """Open a directory, which is made where it does not exist."""
+    """Open a directory, which is created if it does not exist.
+
+    Raises
+    ------
+    OutputError
+        The directory cannot be created or written.
+    """
     return ImageDirectory(Path(uri))
 
 

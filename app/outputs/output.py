@@ -1,4 +1,4 @@
-"""What every output is: something that takes results."""
+"""Base class of all outputs."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from tutelage.core.errors import TutelageError
 
 
 class OutputError(TutelageError):
-    """An output that cannot be written; the text is one line for the user."""
+    """An output cannot be written; the message is one line."""
 
 
 class Output:
-    """Takes results, in order.
+    """Base class of outputs, which take results in order.
 
     Attributes
     ----------
-    own_thread : so slow that it should not delay the others
-    on_standard_output : ends the run, without a message, when the reader goes away (`| head`)
-    look_seconds : how often `look` is wanted
+    own_thread : run the output in its own thread, since it is slow and would delay the others
+    on_standard_output : a reader that closes it ends the run without a message (`| head`)
+    look_seconds : interval between calls of `look`, s
     """
 
     own_thread = False
@@ -30,10 +30,10 @@ class Output:
         raise NotImplementedError
 
     def look(self) -> None:
-        """Called from the main thread every `look_seconds`: what is shown may be renewed."""
+        """Update the display. Called from the main thread every `look_seconds`."""
 
     def close(self) -> None:
-        """Complete what was written."""
+        """Complete the output. Also called after a failure."""
 
     def __enter__(self) -> Output:
         return self

@@ -1,4 +1,4 @@
-"""Results as records: one JSON object or one CSV row per frame."""
+"""Output of records: one JSON object or one CSV row per frame."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def open_records(uri: str, _context: OutputContext) -> Output:
     Raises
     ------
     OutputError
-        The file cannot be made there.
+        The file cannot be created.
     """
     if uri == "-":
         return JsonLines(sys.stdout)
@@ -40,15 +40,15 @@ def open_records(uri: str, _context: OutputContext) -> Output:
 
 
 class _TextFile(Output):
-    """Writes from the pipeline's threads, flushes from the main one.
+    """Text file that the pipeline's threads write and the main thread flushes.
 
-    A reader that follows the file sees results as they come, without a flush for each of them.
+    A reader that follows the file sees results soon, without a flush for each of them.
     """
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
         self.on_standard_output = file is sys.stdout
-        self._lock = threading.Lock()  # text files are not safe to write and flush at once
+        self._lock = threading.Lock()  # text files cannot be written and flushed concurrently
 
     def look(self) -> None:
         with self._lock:
@@ -62,7 +62,7 @@ class _TextFile(Output):
 
 
 class JsonLines(_TextFile):
-    """One JSON object per frame and line."""
+    """A JSON object per frame, one per line."""
 
     def add(self, result: Result) -> None:
         line = json_text(_record(result)) + "\n"
@@ -71,7 +71,7 @@ class JsonLines(_TextFile):
 
 
 class CsvTable(_TextFile):
-    """A CSV table, one row per frame; texts as `tutelage.core.text.csv_text` writes them."""
+    """A CSV table with a row per frame; `tutelage.core.text.csv_text` escapes its texts."""
 
     _COLUMNS = ("index", "name", "label", "confidence", "true_label", "error", "total_ms")
 
@@ -88,7 +88,7 @@ class CsvTable(_TextFile):
 
 
 def _record(result: Result) -> dict[str, Any]:
-    # Scores are float32: seven digits are all that a confidence has.
+    # Scores are float32, so a confidence has seven significant digits.
     top = [(label, float(f"{confidence:.7g}")) for label, confidence in result.top]
     label, confidence = top[0] if top else (None, None)
     return {

@@ -1,7 +1,7 @@
-"""The forms of an output's URI.
+"""Registry of outputs by the form of their URI.
 
 An output is one file of this folder: a class derived from `tutelage.app.outputs.output.Output`, and
-the function that opens it, registered here:
+a function that opens it, registered as follows:
 
     @register_output(has_suffix(".csv"), {"seen.csv": "a row per frame"})
     def open_table(uri: str, context: OutputContext) -> Output: ...
@@ -20,17 +20,17 @@ from tutelage.app.uri_registry import UriRegistry
 
 @dataclass(frozen=True)
 class OutputContext:
-    """What an output may know of the run, and do to it.
+    """The run as an output sees it.
 
     Attributes
     ----------
-    fps : frames per second of the source, None where that has no meaning or is not known
-    length : frames to come, None where that is not known
-    top : classes of each result, the best first
+    fps : frames per second of the source; None if unknown or meaningless
+    length : number of frames to come; None if unknown
+    top : number of classes in each result
     label_width : characters of the longest label
-    gauges : gives current values: dropped, queues, watts
-    tell : called with each line for the user
-    stop : ends the run
+    gauges : function that returns current values, such as dropped, queues and watts
+    say : function that prints a line for the user
+    stop : function that ends the run
     """
 
     fps: float | None = None
@@ -38,7 +38,7 @@ class OutputContext:
     top: int = 1
     label_width: int = 0
     gauges: Callable[[], dict[str, Any]] = dict
-    tell: Callable[[str], None] = lambda text: None
+    say: Callable[[str], None] = lambda text: None
     stop: Callable[[], None] = lambda: None
 
 
@@ -47,10 +47,10 @@ register_output = OUTPUTS.register
 
 
 def is_folder(uri: str) -> bool:
-    """Return whether a URI is a directory's: it ends with a slash, or there is one."""
+    """Return whether a URI names a directory: it ends with a slash, or the directory exists."""
     return uri.endswith("/") or Path(uri).is_dir()
 
 
 def has_suffix(*suffixes: str) -> Callable[[str], bool]:
-    """Return what says whether a URI is a file's with one of these suffixes (lower case)."""
+    """Return a predicate for URIs of files with one of these suffixes (lower case)."""
     return lambda uri: Path(uri).suffix.lower() in suffixes and not is_folder(uri)

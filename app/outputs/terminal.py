@@ -1,4 +1,4 @@
-"""Results on the terminal: a live table where there is one, else a line per frame."""
+"""Output on the terminal: a live table, or a line per frame if there is no terminal."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tutelage.app.outputs.registry import OutputContext, register_output
 from tutelage.app.pipeline.result import Result
 from tutelage.core.text import LONGEST_NAME, counted, shown
 
-_NEWEST = 8  # results in the live table, where the terminal has room for all their classes
-_OTHER_LINES = 7  # of the table's frame, the figures and the bar
-_RATE_SECONDS = 2.0  # over which the table's fps is taken
+_NEWEST = 8  # most results in the live table; fewer if the terminal is too small
+_OTHER_LINES = 7  # lines for the table's frame, the figures and the bar
+_RATE_SECONDS = 2.0  # period over which the table's fps is averaged
 
 
 @register_output(
@@ -25,7 +25,7 @@ _RATE_SECONDS = 2.0  # over which the table's fps is taken
     place=0,
 )
 def open_terminal(_uri: str, context: OutputContext) -> Output:
-    """Return a live table if standard output is a terminal and Rich is installed, else lines."""
+    """Return a live table if standard output is a terminal and Rich is installed, or else lines."""
     if sys.stdout.isatty():
         try:
             return LiveTable(context.length, context.gauges, context.top)
@@ -35,7 +35,7 @@ def open_terminal(_uri: str, context: OutputContext) -> Output:
 
 
 class Lines(Output):
-    """One aligned line per frame: name, label, confidence; further classes behind."""
+    """An aligned line per frame: name, label, confidence, then further classes."""
 
     on_standard_output = True
 
@@ -71,14 +71,14 @@ class Lines(Output):
 
 
 def _truth(result: Result) -> str:
-    """Return the true label behind a wrong one."""
+    """Return the true label as text to append to a wrong one; "" for a right one."""
     if result.correct is not False:
         return ""
     return f" (is {shown(result.true_label, LONGEST_NAME)})"
 
 
 class LiveTable(Output):
-    """The newest results, a bar as far as the length is known, and the figures beside it."""
+    """The newest results, a progress bar if the length is known, and the main figures."""
 
     on_standard_output = True
 
@@ -94,7 +94,7 @@ class LiveTable(Output):
         self._count = self._failed = self._labelled = self._correct = 0
         self._began = time.monotonic()
         self._counts: deque[tuple[float, int]] = deque([(self._began, 0)])
-        # Renewed by `look` only; what others print goes above it.
+        # Only `look` refreshes it; other text is printed above the table.
         self._live = Live(auto_refresh=False)
         self._live.start()
 

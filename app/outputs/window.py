@@ -1,4 +1,4 @@
-"""Results in a window."""
+"""Output in a window."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ from tutelage.app.pipeline.result import Result
 
 
 @register_output(
-    lambda uri: uri == "window", {"window": "a window, where there is a display"}, place=40
+    lambda uri: uri == "window", {"window": "a window, if there is a display"}, place=40
 )
 def open_window(_uri: str, context: OutputContext) -> Output:
-    """Open a window."""
+    """Open a window.
+
+    Raises
+    ------
+    OutputError
+        There is no display, or OpenCV was built without windows.
+    """
     return WindowOutput(context.stop)
 
 
@@ -29,7 +35,7 @@ class WindowOutput(Output):
 
     def __init__(self, stop: Callable[[], None]) -> None:
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise OutputError("window: there is no display; try --web and a browser")
+            raise OutputError("window: no display; try --web and a browser")
         try:
             cv2.namedWindow(
                 self._TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL

@@ -1,1 +1,1 @@
-"""The way of a frame through the model, and the figures of a run."""
+"""The pipeline that runs frames through the model, and the figures of a run."""

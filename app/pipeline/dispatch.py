@@ -1,7 +1,7 @@
-"""Who gets the next frame: jobs wait here until a taker is free, takers until a job comes.
+"""The queue between the reader and the threads that process frames.
 
-One lock guards all of it, and each taker sleeps on a queue of its own: so a job goes straight to
-the taker that suits it best, and nobody wakes in vain.
+Jobs wait here for a free taker, and takers for a job. One lock guards the state, and each taker
+sleeps on its own queue, so that a job goes directly to the most suitable taker and no other wakes.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from tutelage.app.pipeline.job import FrameJob
 
 
 class Taker:
-    """One thread that takes jobs.
+    """A thread that takes jobs.
 
     Parameters
     ----------
-    group : what it shares with others, such as a core of the DPU; a job goes to the group of
-        which most takers wait, since that one has least to do
+    group : number of the resource, such as a core of the DPU, that it shares with other takers. A
+        job goes to the group with the most waiting takers, which is the least busy one
     """
 
     def __init__(self, group: int = 0) -> None:
@@ -30,25 +30,24 @@ class Taker:
 
 
 class Dispatch:
-    """A bounded queue from one writer, or from jobs that are fetched, to many takers.
+    """A bounded queue from one writer, or a function that fetches jobs, to many takers.
 
-    A job with large pixels of its own counts from when it is put until `release`: together they
-    are at most `most_pixels`, or those of one job.
+    The pixels of a job count from `put` until `release`. Their sum is bounded by `most_pixels`,
+    unless there is only one job.
 
     Parameters
     ----------
-    capacity : jobs that wait at most
-    permits : jobs that may be under way at most, from when they are taken until `release`;
-        by default there is no such limit
-    drops : drop the oldest job where there is no room, rather than have the writer wait
-    most_pixels : of the jobs that wait or are under way
-    fetch : called by takers, one at a time, for the next job where none is ever put; it returns at
-        once, with None at the end
+    capacity : largest number of waiting jobs
+    permits : largest number of jobs in flight, from `take` until `release`; unlimited by default
+    drops : drop the oldest job if the queue is full, rather than make the writer wait
+    most_pixels : bound on the pixels of the jobs that wait or are in flight
+    fetch : function that takers call, one at a time, for the next job if there is no writer. It
+        returns at once, with None at the end
 
     Attributes
     ----------
-    dropped : jobs that were dropped
-    taken : jobs that were taken; the number of those before it becomes a job's ticket
+    dropped : number of dropped jobs
+    taken : number of taken jobs; a job's ticket is the number of those before it
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Dispatch:
         self._most_pixels = most_pixels
         self._fetch = fetch
         self._pixels = 0
-        self._newest = 0  # pixels of the newest job: the next one probably has as many
+        self._newest = 0  # pixels of the newest job, as an estimate for the next one
         self._lock = threading.Lock()
         self._jobs: deque[FrameJob] = deque()
         self._again: list[FrameJob] = []
@@ -80,13 +79,13 @@ class Dispatch:
         return len(self._jobs)
 
     def wait_for_room(self) -> bool:
-        """Wait until `put` has room; False if it is closed.
+        """Wait until there is room for a `put`; return False if the queue is closed.
 
-        Once full it waits until half of the jobs are taken: waking the writer for each one
-        would cost more than the job's own way through here.
+        A full queue waits until half of the jobs are taken, since waking the writer for each job
+        would cost more than queueing the job.
         """
         if len(self._jobs) < self._capacity and self._has_room(self._newest):
-            return not self._closed  # without the lock: only the writer makes the room less
+            return not self._closed  # without the lock, since only the writer reduces the room
         with self._lock:
             full = len(self._jobs) >= self._capacity or not self._has_room(self._newest)
             waits = self._writer_waits = full and not self._drops and not self._closed
@@ -95,7 +94,7 @@ class Dispatch:
         return not self._closed
 
     def put(self, job: FrameJob) -> bool:
-        """Add a job; False if it is closed and does not take it."""
+        """Add a job; return False, without adding it, if the queue is closed."""
         with self._lock:
             if self._closed:
                 return False
@@ -110,7 +109,7 @@ class Dispatch:
             return True
 
     def _make_room(self, job: FrameJob) -> bool:
-        """Drop the oldest jobs; False if all pixels are under way and leave none for this one."""
+        """Drop the oldest jobs; return False if those in flight leave no room for this one."""
         while self._jobs and (len(self._jobs) >= self._capacity or not self._has_room(job.pixels)):
             self._pixels -= self._jobs.popleft().pixels
             self.dropped += 1
@@ -120,30 +119,35 @@ class Dispatch:
         return not self._pixels or self._pixels + pixels <= self._most_pixels
 
     def take(self, taker: Taker, block: bool) -> FrameJob | None:
-        """Take the oldest job; None if there is none now or, with `block`, any more."""
+        """Take the oldest job.
+
+        Returns
+        -------
+        The job; None if no job waits or, with `block`, if no more jobs will come
+        """
         with self._lock:
             job = self._next() if self._has_job() else None
             if self._idle:
-                self._serve()  # after the last job nobody need wait any longer
+                self._serve()  # releases the waiting takers after the last job
             if job is not None or not block or (self._closed and not self._jobs):
                 return job
             self._idle.append(taker)
         return taker.mail.get()
 
     def put_back(self, job: FrameJob) -> None:
-        """Put back a job that was taken; it comes before new ones, and keeps its permit."""
+        """Return a taken job to the front of the queue. It keeps its permit."""
         with self._lock:
             self._again.append(job)
             self._again.sort(key=lambda each: each.ticket)
             self._serve()
 
     def has_returned(self, ticket: int) -> bool:
-        """Return whether a job in front of this ticket was put back and waits."""
+        """Return whether a job with a lower ticket was put back and still waits."""
         with self._lock:
             return bool(self._again) and self._again[0].ticket < ticket
 
     def release(self, pixels: int = 0) -> None:
-        """Let another job be taken: one that was taken is done, and its pixels go."""
+        """Return the permit and the pixels of a job that is done."""
         with self._lock:
             self._permits += 1
             self._pixels -= pixels
@@ -153,7 +157,7 @@ class Dispatch:
                 self._wake_writer()
 
     def close(self) -> None:
-        """Take no more jobs; those that wait can still be taken."""
+        """Refuse further jobs. Waiting jobs can still be taken."""
         with self._lock:
             self._closed = True
             self._serve()
@@ -162,7 +166,7 @@ class Dispatch:
                 self._room.put(None)
 
     def _serve(self) -> None:
-        """Hand jobs to takers that wait, and send those home for whom none will come."""
+        """Pass jobs to waiting takers, and after the last job None to the others."""
         while self._idle and self._has_job():
             groups = [taker.group for taker in self._idle]
             best = self._idle.pop(max(range(len(groups)), key=lambda i: groups.count(groups[i])))
@@ -173,7 +177,7 @@ class Dispatch:
             self._idle.clear()
 
     def _has_job(self) -> bool:
-        """Return whether a job may be taken now, after fetching one where that is the way."""
+        """Return whether a job may be taken now, after fetching one if there is no writer."""
         if self._again or not self._permits:
             return bool(self._again)
         if self._fetch is not None and not self._jobs and not self._closed:
@@ -189,7 +193,7 @@ class Dispatch:
             return self._again.pop(0)
         job = self._jobs.popleft()
         self._permits -= 1
-        if job.ticket < 0:  # from the first of several it goes through
+        if job.ticket < 0:  # else an earlier queue has assigned it
             job.ticket = self.taken
         self.taken += 1
         if self._writer_waits:

@@ -1,4 +1,4 @@
-"""What a run shows besides its results: queues, the DPU's load, the machine, watts."""
+"""Current figures of a run: queues, DPU load, machine, watts."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from tutelage.app.pipeline.pipeline import Pipeline, utilisation
 from tutelage.board.power import Power
 from tutelage.board.system import SystemMonitor
 
-_SYSTEM_SECONDS = 1.0  # between two readings of the machine, which cost system calls
+_SYSTEM_SECONDS = 1.0  # between two readings of the machine, which take system calls
 
 
 class Gauges:
-    """Reads the current values of a run; `look` keeps their means and maxima.
+    """Reader of the current figures of a run; `look` updates their means and maxima.
 
     Parameters
     ----------
-    pipeline : the run
-    cores : cores of the DPU
-    power : its rails; None where power is not asked for
+    pipeline : pipeline of the run
+    cores : number of cores of the DPU
+    power : power sampler; None if power is not measured
     """
 
     def __init__(self, pipeline: Pipeline, cores: int, power: Power | None) -> None:
@@ -35,7 +35,7 @@ class Gauges:
         self._looks = 0
 
     def look(self) -> None:
-        """Take the queues' depths into account; called several times per second."""
+        """Sample the depths of the queues. Called several times per second."""
         self._looks += 1
         for name, depth in self._pipeline.depths().items():
             summary = self._depths.setdefault(name, [0, 0])
@@ -49,7 +49,7 @@ class Gauges:
             self._busy_before, self._use_at = busy, now
 
     def read(self) -> dict[str, Any]:
-        """Return the values of now; what is not measured is None."""
+        """Return the current figures; those that are not measured are None."""
         watts = self._power.latest() if self._power else None
         total = self._power.total_rail if self._power else None
         return {
@@ -62,7 +62,7 @@ class Gauges:
         }
 
     def report(self) -> dict[str, Any]:
-        """Return the run's figures: depths, utilisation, the process and the machine."""
+        """Return the figures of the whole run: queues, DPU, runners and machine."""
         looks = max(1, self._looks)
         seconds = time.monotonic() - self._start
         return {

@@ -1,4 +1,4 @@
-"""A frame on its way through the pipeline."""
+"""Jobs: frames in the pipeline, with their times."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tutelage.core.errors import first_line
 
 
 class FrameJob:
-    """A frame on its way.
+    """A frame in the pipeline.
 
     Attributes
     ----------
     frame : the frame
-    ticket : 0, 1, 2, ... in the order in which results are given out
-    began : monotonic time (s) from which its latency counts
-    read : when it had been read
-    pixels : of an image that the reader gave it; 0 where one is decoded later or is shared
-    attempts : how many runners have failed on it
-    milliseconds : per stage, as far as it has come
+    ticket : 0, 1, 2, ... in the order of the results
+    began : monotonic time (s) at which its latency starts
+    read : monotonic time (s) at which it had been read
+    pixels : number of pixels of an image that it came with; 0 if decoded later or shared
+    attempts : number of runners that have failed on it
+    milliseconds : duration of each stage that is complete, ms
     """
 
     __slots__ = (
@@ -46,9 +46,9 @@ def jobs_of(
 
     Parameters
     ----------
-    limit : yield no more than this
-    has_room : called before each frame; waits for room, and ends the reading by False. None where
-        there always is
+    limit : largest number of jobs; None for no limit
+    has_room : function called before each frame. It waits for room, and ends the iteration by
+        returning False. None if there is always room
     """
     frames, count = iter(source), 0
     shared = source.shares_images or source.at_hand
@@ -61,21 +61,23 @@ def jobs_of(
         image = None if shared else frame.image
         pixels = 0 if image is None else image.shape[0] * image.shape[1]
         job = FrameJob(frame, frame.due or (read if source.live else began), read, pixels)
-        if frame.due is None:  # else it was issued at its time, and read long before
+        if frame.due is None:  # else it was read long before it was issued
             job.milliseconds["read"] = 1e3 * (read - began)
         yield job
         count += 1
 
 
 def decode(job: FrameJob, claim: Callable[[int], object]) -> None:
-    """Turn a job's frame into pixels; where that fails the frame has an error afterwards.
+    """Decode a job's frame in place; on failure the frame gets an error.
 
-    `claim` is called with their number before they take memory.
+    Parameters
+    ----------
+    claim : function called with the number of pixels before they are allocated
 
     Raises
     ------
     NoRoom
-        By `claim`; the frame is as it was.
+        Raised by `claim`. The frame is unchanged.
     """
     frame = job.frame
     if frame.image is not None or frame.decode is None:
@@ -85,7 +87,7 @@ def decode(job: FrameJob, claim: Callable[[int], object]) -> None:
         frame.image = frame.decode(claim)
     except NoRoom:
         raise
-    except Exception as error:  # decoders meet everything in untrusted files
+    except Exception as error:  # untrusted files may raise anything
         frame.error = first_line(error)
-    frame.decode = None  # lets go of the bytes
+    frame.decode = None  # releases the encoded bytes
     job.milliseconds["decode"] = 1e3 * (time.monotonic() - started)

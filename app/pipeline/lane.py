@@ -1,4 +1,4 @@
-"""A lane: what takes a frame through the model, with a runner and buffers of its own."""
+"""Lanes, which run frames through the model with their own runner and buffers."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from tutelage.core.images.preprocessor import Preprocessor
 
 
 class RunnerError(Exception):
-    """The runner failed, not the frame: another one may do better."""
+    """The runner failed, not the frame, which another runner may process."""
 
 
 class Lane:
-    """A runner with a buffer per slot. One thread works it, another may look whether it hangs.
+    """A runner with a buffer per slot. One thread uses it, while another detects if it hangs.
 
-    Made without its runner: `make_runner` comes first, in whichever thread it is to take.
+    A new lane has no runner; call `make_runner` first.
 
     Parameters
     ----------
     classifier : the model
     top : number of best classes in a result
-    slots : jobs that are in flight at most; with two, one is prepared while the other runs, where
-        VART's `execute_async` returns before its job is done
+    slots : largest number of jobs in flight. With two, one is preprocessed while the other runs,
+        if VART's `execute_async` returns before its job is done
 
     Attributes
     ----------
-    failures : how often its runner has failed with no good job between
+    failures : consecutive failures of its runners, without a good job in between
     """
 
     def __init__(self, classifier: Classifier, top: int = 1, slots: int = 1) -> None:
@@ -71,7 +71,7 @@ class Lane:
         return self._runner is not None
 
     def make_runner(self) -> None:
-        """Make the runner, or another one in place of one that failed.
+        """Create the runner, or a replacement for a failed one.
 
         Raises
         ------
@@ -87,13 +87,13 @@ class Lane:
         self._running = deque()
 
     def another(self) -> Lane:
-        """Return a new lane like this one, with its runner still to be made."""
+        """Return a new lane with the same settings and no runner yet."""
         new = Lane(self._classifier, self._top, self.slots)
         new._busy_before = self.busy_seconds
         return new
 
     def warm_up(self) -> float:
-        """Run one image of zeros, so that what is built at the first run is built; return its s.
+        """Run an image of zeros twice, so that everything is built; return the second time, s.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class Lane:
         assert self._runner is not None
         image = np.zeros_like(self._runner.input(0))
         try:
-            self._runner.run(image)  # what is built here must not count as the time of a job
+            self._runner.run(image)  # not timed, since the first run builds the engine
             started = time.monotonic()
             self._runner.run(image)
         except Exception as error:  # a runner's errors have no common base
@@ -121,14 +121,14 @@ class Lane:
         return len(self._running)
 
     def start(self, job: FrameJob) -> None:
-        """Prepare a frame in a free slot and start it on the DPU.
+        """Preprocess a frame in a free slot and start it on the DPU.
 
         Raises
         ------
         RunnerError
-            The runner does not take the job.
+            The runner refuses the job.
         Exception
-            The frame cannot be prepared.
+            The frame cannot be preprocessed.
         """
         slot = self._free[0]
         started = time.monotonic()
@@ -154,14 +154,17 @@ class Lane:
         self._in_runner_since = None
 
     def finish_oldest(self) -> tuple[FrameJob, Result | RunnerError] | None:
-        """Wait for the job that was started first and say what its frame shows.
+        """Wait for the oldest job.
 
-        None if the lane was abandoned meanwhile: the job is another one's by now.
+        Returns
+        -------
+        The job and its result, or a RunnerError; None if the lane was abandoned meanwhile, so that
+        another lane has the job
         """
         job, slot = self._running[0]
         assert self._runner is not None
         scores: np.ndarray | RunnerError
-        # Its turn comes when the job before it is done: counted from when the wait begins.
+        # The time limit starts here, since the previous job is done only now.
         self._in_runner_since = time.monotonic()
         try:
             runner = self._runner
@@ -186,7 +189,7 @@ class Lane:
 
     @property
     def busy_seconds(self) -> float:
-        """How long the runner has had a job: from submission until it was collected, s."""
+        """Total time in which the runner had a job, from submission to collection, s."""
         now = time.monotonic() - self._busy_since if self._running else 0.0
         return self._busy_before + now
 
@@ -194,14 +197,16 @@ class Lane:
         return Result(frame, self._best(scores), label_of(frame.folders, self._labels))
 
     def overdue(self, limit: float) -> bool:
-        """Return whether the runner has held the lane's thread for more than `limit` seconds."""
+        """Return whether the runner has blocked the lane's thread for more than `limit` seconds."""
         since = self._in_runner_since
         return since is not None and time.monotonic() - since > limit
 
     def abandon(self) -> list[FrameJob] | None:
-        """Take the jobs from a lane whose thread hangs; whatever it returns later is ignored.
+        """Give up a lane whose thread hangs, and ignore its later results.
 
-        None where the thread came back in the last moment and goes on.
+        Returns
+        -------
+        Its jobs; None if the thread has just returned and goes on
         """
         with self._lock:
             if self._in_runner_since is None:

@@ -1,4 +1,4 @@
-"""Results in the order of their frames, whichever lane has them first."""
+"""Reordering of the lanes' results into the order of their frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from tutelage.app.pipeline.result import Result
 
 
 class ResultOrder:
-    """Gives results out in the order of their jobs' tickets, whoever comes with the next one."""
+    """Passes results on in the order of their jobs' tickets, in the threads that bring them.
+
+    Parameters
+    ----------
+    pass_on : function that is called with each job and result, one at a time, in order
+    """
 
     def __init__(self, pass_on: Callable[[FrameJob, Result], None]) -> None:
         self._pass_on = pass_on
@@ -24,7 +29,7 @@ class ResultOrder:
         return len(self._early)
 
     def give(self, job: FrameJob, result: Result) -> None:
-        """Take a result; pass on what is next, unless another thread is at it and will do so."""
+        """Add a result, and pass on those that are next, unless another thread is doing so."""
         with self._lock:
             if self._passing_on or job.ticket != self.given:
                 self._early[job.ticket] = (job, result)

@@ -1,23 +1,23 @@
-"""The way of a frame: reader -> lanes (decode, preprocess, DPU, postprocess) -> results in order.
+"""The pipeline: reader -> lanes (decode, preprocess, DPU, postprocess) -> results in order.
 
     pipeline = Pipeline(source, lanes, consume=print)
     pipeline.run()
 
-One thread reads; frames that are at hand are fetched by whoever works on them, in turn, since to
-wake a thread costs more than such a frame. Each lane is a thread with a runner of its own. With
-two lanes for each core of the DPU, one prepares its next frame while the other's is computed, and
-a core never waits; several jobs in flight in each lane do nearly the same with fewer threads where
-`execute_async` returns before its job is done, which it does not on an edge board. Where frames
-come as files or JPEGs, workers may decode them ahead of the lanes.
+One thread reads the source. Sources whose frames are available at once have no reader: the threads
+that process frames fetch them in turn, since waking a thread would cost more. Each lane is a thread
+with its own runner. With two lanes for each core of the DPU, one preprocesses its next frame while
+the core computes the other's, and the core never waits. Several jobs in flight in each lane do
+nearly the same with fewer threads if `execute_async` returns before its job is done, which it does
+not on an edge board. If frames come as files or JPEGs, workers may decode them ahead of the lanes.
 
-Whoever takes a frame gives it the next ticket, and results are given out in the order of the
-tickets, by the lane that has the next one: handing them to a thread of their own would cost more
-than most outputs do. A frame needs a permit from then until its result is given out, which bounds
-everything behind the reader: slow outputs, or one slow frame, stop the lanes. In front of that the
-reader waits, or, where the source is live, drops the oldest frame.
+A frame gets the next ticket when it is taken, and results are passed on in the order of the
+tickets, by the lane that has the next one; a separate thread would cost more than most outputs. A
+frame needs a permit from then until its result is passed on. This bounds everything after the
+reader: slow outputs, or one slow frame, stop the lanes. The reader then waits, or drops the oldest
+frame of a live source.
 
-A runner that fails or does not answer in time is made again, and its frames are tried once
-more. What fails again comes out as a result with an error, so that frames in = results out.
+A runner that fails or does not answer in time is replaced, and its frames are tried once more. A
+second failure becomes a result with an error, so that the number of results is that of the frames.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from tutelage.app.sources.frames import FrameSource
 from tutelage.core.errors import first_line
 
 DEFAULT_TIME_LIMIT = 10.0
-"""Seconds that a runner may take for a job before it counts as hanging."""
+"""Time after which a runner that has not finished a job counts as hanging, s."""
 
 FAILURES_IN_A_ROW = 10
-"""A lane whose runner failed so often, with no good job between, is given up."""
+"""Number of consecutive failures after which a lane is given up."""
 
-_FIRST_JOBS_IN_LIMIT = 20  # a job that takes so many times the first one's time is hanging
-_SPARE_PERMITS = 2  # beyond the lanes' slots: results that wait for a slower one
+_FIRST_JOBS_IN_LIMIT = 20  # the time limit in terms of the time of the first job
+_SPARE_PERMITS = 2  # beyond the lanes' slots, for results that wait for a slower one
 _JOIN_SECONDS = 2.0
 LOOK_SECONDS = 0.25
-"""How often the main thread looks after the others: each time wakes it to cold caches."""
+"""Interval at which the main thread checks the others, s; each time costs cache misses."""
 
-_SWITCH_SECONDS = 1e-3  # a thread that has work waits no longer for one that computes
+_SWITCH_SECONDS = 1e-3  # switch interval of Python's threads while the pipeline runs
 
 
 def time_limit_of(slowest: float) -> float:
@@ -62,12 +62,12 @@ def time_limit_of(slowest: float) -> float:
 def utilisation(before: Sequence[float], after: Sequence[float], seconds: float) -> float:
     """Return the share of the cores' time in which they had a job, 0 to 1.
 
-    Counted from submission to collection, so an upper bound of the time they computed.
+    Jobs count from submission to collection, so this is an upper bound of the computing time.
 
     Parameters
     ----------
     before, after : `Pipeline.core_seconds` at two times
-    seconds : between them
+    seconds : time between the two, s
     """
     if seconds <= 0:
         return 0.0
@@ -76,24 +76,24 @@ def utilisation(before: Sequence[float], after: Sequence[float], seconds: float)
 
 
 class Pipeline:
-    """Runs a source through lanes and gives the results out in order.
+    """Runs the frames of a source through lanes and passes the results on in order.
 
     Parameters
     ----------
-    source : frames; closed at the end
+    source : source of the frames, which is closed at the end
     lanes : at least one
-    consume : called with each result, one at a time, in order, from the pipeline's threads
-    limit : read no more frames than this
-    workers : threads that decode frames ahead of the lanes, where the source needs decoding
-    time_limit : seconds after which a runner counts as hanging
-    cores : of the DPU; a frame goes to a lane whose core has least to do
+    consume : function called with each result, one at a time, in order, from the pipeline's threads
+    limit : largest number of frames; None for no limit
+    workers : number of threads that decode frames ahead of the lanes, if the source needs decoding
+    time_limit : time after which a runner counts as hanging, s
+    cores : number of cores of the DPU; a frame goes to a lane of the least busy core
 
     Attributes
     ----------
-    error : what broke the run off; None after a normal end
-    restarts : runners made again after they failed or did not answer
-    hangs : how many of them did not answer
-    retried : frames that were tried once more
+    error : exception that ended the run early; None after a normal end
+    restarts : number of runners that were replaced after they failed or did not answer
+    hangs : number of these that did not answer
+    retried : number of frames that were tried once more
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Pipeline:
             most_pixels=MOST_PIXELS,
             fetch=partial(next, self._jobs, None) if source.at_hand else None,
         )
-        # What the workers have decoded; bounded by the permits that its frames hold.
+        # Frames that the workers have decoded, bounded by their permits.
         self._decoded = Dispatch(permits)
         self._for_lanes = self._decoded if self._workers else self._inbox
         self._order = ResultOrder(self._pass_on)
@@ -140,26 +140,26 @@ class Pipeline:
 
     @property
     def dropped(self) -> int:
-        """Frames of a live source that nobody took in time."""
+        """Number of frames of a live source that were not taken in time."""
         return self._inbox.dropped
 
     def depths(self) -> dict[str, int]:
-        """Return how many frames wait to be taken, are under way, and wait for earlier ones."""
+        """Return the numbers of frames that wait, are in flight, and are done but not yet next."""
         done = len(self._order)
         under_way = max(0, self._inbox.taken - self._order.given - done)
         return {"waiting": len(self._inbox), "in_flight": under_way, "done": done}
 
     def core_seconds(self) -> list[float]:
-        """Return for each core of the DPU how long it has had a job, s.
+        """Return the time in which each core of the DPU had a job, s.
 
-        Runners get the cores in turn, so every `cores`-th lane shares one.
+        Runners get the cores in turn, so every `cores`-th lane shares a core.
         """
         lanes = [lane.busy_seconds for lane in self._lanes]
         return [sum(lanes[core :: self._cores]) for core in range(self._cores)]
 
     def stop(self) -> None:
-        """Read no more; what is under way is finished and given out. Safe in a signal handler."""
-        # Nothing but a flag: a lock could be held by the very thread that the signal interrupts.
+        """Stop reading; frames in flight are finished. Safe in a signal handler."""
+        # A flag only: the interrupted thread may hold any lock.
         self._stopping = True
 
     def run(
@@ -169,9 +169,9 @@ class Pipeline:
 
         Parameters
         ----------
-        each_look : called every `look_seconds` in the calling thread
+        each_look : function called every `look_seconds` (s) in the calling thread
         """
-        cv2.setNumThreads(1)  # the lanes are the threads; OpenCV's own would only get in their way
+        cv2.setNumThreads(1)  # OpenCV's own threads would compete with the lanes
         switch = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_SECONDS)
         try:
@@ -183,7 +183,7 @@ class Pipeline:
             self._close()
             sys.setswitchinterval(switch)
         for thread in (*self._readers, *self._threads):
-            thread.join(_JOIN_SECONDS)  # not for ever: a source may hang in its library
+            thread.join(_JOIN_SECONDS)  # with a time-out, since a source may hang in its library
 
     def _start_threads(self) -> None:
         if not self._source.at_hand:
@@ -204,7 +204,7 @@ class Pipeline:
         self._inbox.close()
         self._source.close()
 
-    # The reader, or who fetches frames that are at hand
+    # The reader, or the function that fetches available frames
 
     def _read(self) -> None:
         for job in self._jobs:
@@ -213,15 +213,15 @@ class Pipeline:
         self._inbox.close()
 
     def _read_jobs(self) -> Iterator[FrameJob]:
-        """Yield the source's frames as jobs; a fault of the source becomes the run's error."""
+        """Yield the source's frames as jobs; its exception becomes the error of the run."""
         has_room = None if self._source.at_hand else self._inbox.wait_for_room
         try:
             for job in jobs_of(self._source, self._limit, has_room):
                 if self._stopping:
                     break
                 yield job
-        except Exception as problem:  # whatever it is: reported behind the last frame
-            if not self._stopping:  # a source may break when it is closed under its reader
+        except Exception as problem:  # sources may raise anything; reported after the last frame
+            if not self._stopping:  # else closing the source may have caused it
                 self.error = problem
 
     # The workers
@@ -232,7 +232,7 @@ class Pipeline:
             self._note_wait(job)
             decode(job, partial(self._pixels.claim, job.ticket))
             self._decoded.put(job)
-            del job  # its pixels need not outlive it while this waits for the next
+            del job  # frees its pixels while this thread waits for the next job
         with self._count_lock:
             self._workers_left -= 1
             last = self._workers_left == 0
@@ -248,7 +248,7 @@ class Pipeline:
     def _work_lane(self, place: int, lane: Lane) -> None:
         try:
             self._keep_filled(Taker(group=place % self._cores), lane)  # runners get cores in turn
-        except BaseException as problem:  # a fault of this program; without its lane it would hang
+        except BaseException as problem:  # a bug; without its lane the run would hang
             self.error = self.error or RunnerError(first_line(problem))
             self._stopping = True
             lane.failures = FAILURES_IN_A_ROW
@@ -256,7 +256,7 @@ class Pipeline:
             self._lane_ends(lane)
 
     def _keep_filled(self, me: Taker, lane: Lane) -> None:
-        """Keep the lane's slots filled; where there is nothing to fill in, finish the oldest."""
+        """Keep the lane's slots filled; finish the oldest job if there is no new one."""
         if not lane.has_runner:
             self._make_runner(lane)
         while lane.failures < FAILURES_IN_A_ROW and not lane.abandoned:
@@ -278,7 +278,7 @@ class Pipeline:
         return job
 
     def _start(self, lane: Lane, job: FrameJob) -> None:
-        """Start a frame, or give out why it cannot be."""
+        """Start a frame, or pass on the error that prevents it."""
         frame = job.frame
         try:
             if frame.decode is not None:
@@ -288,14 +288,14 @@ class Pipeline:
             else:
                 lane.start(job)
         except NoRoom:
-            # Not kept here: if the runner hangs, the picture is another lane's.
+            # Put back rather than kept, so that another lane gets it if this runner hangs.
             self._put_back(job)
             if lane.in_flight:
                 self._finish(lane)
         except RunnerError as error:
             if not lane.abandoned:
                 self._recover(lane, job, error)
-        except Exception as error:  # of the preprocessing: it is the frame's fault
+        except Exception as error:  # from preprocessing: a fault of the frame
             self._order.give(job, Result(frame, error=first_line(error)))
 
     def _claim(self, lane: Lane, job: FrameJob, pixels: int) -> None:
@@ -304,7 +304,8 @@ class Pipeline:
         Raises
         ------
         NoRoom
-            Rather than wait while the lane has others, or while one in front of it has no lane.
+            The lane has other jobs in flight, or an earlier frame was put back and has no lane;
+            waiting could then be a deadlock.
         """
         first = partial(self._for_lanes.has_returned, job.ticket)
         if not self._pixels.claim(job.ticket, pixels, lambda: bool(lane.in_flight) or first()):
@@ -312,7 +313,7 @@ class Pipeline:
 
     def _put_back(self, job: FrameJob) -> None:
         self._for_lanes.put_back(job)
-        self._pixels.look_again()  # a lane that waits with a later one takes it
+        self._pixels.look_again()  # a lane that waits with a later frame takes this one instead
 
     def _finish(self, lane: Lane) -> None:
         """Finish the oldest job of a lane."""
@@ -327,10 +328,10 @@ class Pipeline:
             self._order.give(job, result)
 
     def _pass_on(self, job: FrameJob, result: Result) -> None:
-        """Hand a result whose turn it is to the consumer."""
+        """Pass the next result to the consumer."""
         try:
             self._consume(result)
-        except Exception as problem:  # the consumer's own fault ends the run
+        except Exception as problem:  # a fault of the consumer ends the run
             self.error = self.error or problem
             self._stopping = True
         self._pixels.release(job.ticket)
@@ -339,7 +340,7 @@ class Pipeline:
     # Runners that fail
 
     def _recover(self, lane: Lane, job: FrameJob, error: RunnerError) -> None:
-        """Finish what the failed runner still has, and make another one."""
+        """Finish the other jobs of a failed runner, and replace it."""
         self._try_again(job, error)
         while lane.in_flight:
             finished = lane.finish_oldest()
@@ -360,12 +361,12 @@ class Pipeline:
             try:
                 lane.make_runner()
                 return
-            except Exception as error:  # whatever the library raises: it is one failure more
+            except Exception as error:  # VART may raise anything; it counts as another failure
                 self._runner_error = error
                 lane.failures += 1
 
     def _try_again(self, job: FrameJob, error: RunnerError) -> None:
-        """Put a job back for another runner, or give out that a second one failed on it too."""
+        """Put a job back for another runner, or after a second failure pass on the error."""
         self._runner_error = error
         job.attempts += 1
         if job.attempts > 1:
@@ -376,7 +377,7 @@ class Pipeline:
         self._put_back(job)
 
     def _replace_if_hanging(self, place: int, lane: Lane) -> None:
-        """Give the jobs and the place of a lane that hangs to a new one."""
+        """Replace a hanging lane by a new one, which gets its jobs."""
         if not lane.overdue(self._time_limit):
             return
         jobs = lane.abandon()
@@ -386,7 +387,7 @@ class Pipeline:
         new = self._lanes[place] = lane.another()
         new.failures = lane.failures + 1
         for job in jobs:
-            error = RunnerError(f"the runner did not answer in {self._time_limit:g} s")
+            error = RunnerError(f"the runner did not answer within {self._time_limit:g} s")
             self._try_again(job, error)
         self._threads[place] = _thread(self._work_lane, f"lane-{place}", place, new)
 
@@ -395,11 +396,11 @@ class Pipeline:
             self._lanes_left -= 1
             if self._lanes_left:
                 return
-        if lane.failures >= FAILURES_IN_A_ROW:  # as all others before it, or the run is over anyway
+        if lane.failures >= FAILURES_IN_A_ROW:  # as the others, unless the run is over anyway
             self.error = self.error or self._runner_error
         self._stopping = True
         self._inbox.close()
-        # What was read and has no runner any more is told of, too.
+        # Frames that were read and have no runner left become results with an error.
         me = Taker()
         while (job := self._take(me, True)) is not None:
             self._order.give(job, Result(job.frame, error=str(self._runner_error)))

@@ -1,9 +1,9 @@
 """A bound on the decoded pixels that all threads together have in memory.
 
-A picture of a few hundred kilobytes may have 67 megapixels, 201 MB once decoded; with a dozen
-frames under way a board of 2 GB would run out of memory. So a frame claims its pixels before they
-are decoded, and waits while others have too many. Frames that come decoded, as those of a video,
-are counted by `tutelage.app.pipeline.dispatch` in the same measure.
+A file of a few hundred kilobytes may have 67 megapixels, which are 201 MB when decoded; with a
+dozen frames in flight, a board with 2 GB would run out of memory. A frame therefore claims its
+pixels before it is decoded, and waits while others have too many. Frames that come decoded, as from
+a video, are bounded by `tutelage.app.pipeline.dispatch` in the same way.
 """
 
 from __future__ import annotations
@@ -12,18 +12,22 @@ import threading
 from collections.abc import Callable
 
 MOST_PIXELS = 1 << 26
-"""Decoded and under way at once, 201 MB; one picture more where the oldest frame needs it."""
+"""Pixels decoded and in flight at once, 201 MB, plus one image if the oldest frame needs it."""
 
 
 class NoRoom(Exception):
-    """There is no room for a picture now; it is still to be decoded."""
+    """There is no room for the pixels of an image, which is not decoded yet."""
 
 
 class PixelBudget:
-    """Pixels of the frames under way, claimed by ticket and released when a result is given out.
+    """Pixels of the frames in flight, claimed by ticket and released with the result.
 
-    Results are given out in the order of the tickets, so that a frame never waits for pixels of
-    later ones alone: these wait for it in turn.
+    Results leave in the order of the tickets. The oldest frame therefore never waits for the pixels
+    of later ones, which would be a deadlock.
+
+    Parameters
+    ----------
+    most : bound on the claimed pixels
     """
 
     def __init__(self, most: int = MOST_PIXELS) -> None:
@@ -34,7 +38,7 @@ class PixelBudget:
 
     @property
     def claimed(self) -> int:
-        """How many pixels are claimed now."""
+        """Number of pixels that are claimed now."""
         with self._changed:
             return sum(self._claimed.values())
 
@@ -43,12 +47,14 @@ class PixelBudget:
 
         Parameters
         ----------
-        gives_up : asked while there is no room, at first and after each change; true ends the
-            waiting, and nothing is claimed
+        ticket : ticket of the frame's job
+        pixels : number of pixels
+        gives_up : function called while there is no room, initially and after each change. True
+            ends the waiting, without a claim
 
         Returns
         -------
-        Whether they were claimed
+        Whether the pixels were claimed
         """
         with self._changed:
             self._waiting.add(ticket)
@@ -58,17 +64,17 @@ class PixelBudget:
             if claimed:
                 self._claimed[ticket] = pixels
             if self._waiting:
-                self._changed.notify_all()  # the next one that waits may have room, too
+                self._changed.notify_all()  # the next waiting frame may have room too
             return claimed
 
     def look_again(self) -> None:
-        """Have those that wait ask whether to give up."""
+        """Make waiting claims check whether to give up."""
         with self._changed:
             self._changed.notify_all()
 
     def release(self, ticket: int) -> None:
-        """Give back what a frame claimed, if it did."""
-        if ticket not in self._claimed:  # most frames come with their pixels: no lock for them
+        """Release a frame's claim, if it has one."""
+        if ticket not in self._claimed:  # without the lock, since most frames have no claim
             return
         with self._changed:
             del self._claimed[ticket]

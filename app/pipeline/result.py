@@ -1,4 +1,4 @@
-"""What became of one frame: the form in which results reach the outputs."""
+"""Results of frames, as outputs receive them."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from dataclasses import dataclass, field
 
 from tutelage.app.sources.frames import Frame
 
-# What is timed, in ms. read: getting the frame, which of a live source is waiting for it.
-# wait: until it is taken. decode: image files and JPEGs into pixels. preprocess: into the DPU's
-# buffer. infer: from submission until the output is there. postprocess: to labels.
-# total: from the begin of reading, of a live source from the frame's arrival, until the result
-# is given out in order.
+# The timed stages, in ms. read: reading the frame, or waiting for it if the source is live.
+# wait: until a thread takes it. decode: image files and JPEGs to pixels. preprocess: pixels to the
+# DPU's buffer. infer: from submission until the output is available. postprocess: output to labels.
+# total: from the start of reading, or the frame's arrival from a live source, until the result is
+# passed on in order.
 STAGES = ("read", "wait", "decode", "preprocess", "infer", "postprocess", "total")
 
 
 @dataclass(slots=True)
 class Result:
-    """What became of one frame.
+    """The result of one frame.
 
     Attributes
     ----------
-    frame : the frame itself, image included
+    frame : the frame, with its image
     top : (label, confidence 0..1) of the best classes, best first; empty after an error
-    true_label : the label it should have, None where that is not known
-    error : why there is no classification
-    milliseconds : per stage of STAGES
+    true_label : the correct label; None if unknown
+    error : reason why there is no classification; None if there is one
+    milliseconds : duration of each stage of STAGES, ms
     """
 
     frame: Frame
@@ -45,7 +45,7 @@ class Result:
 
     @property
     def correct(self) -> bool | None:
-        """Whether the best label is the true one; None where either is missing."""
+        """Whether the best label is the true one; None if either is missing."""
         if self.true_label is None or not self.top:
             return None
         return self.label == self.true_label

@@ -1,6 +1,6 @@
 """The figures of a run: counts, accuracy, latencies per stage, frames per second.
 
-Memory is constant, however long the run: latencies go into histograms, not lists.
+Memory is constant for runs of any length: latencies go into histograms rather than lists.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from tutelage.app.pipeline.result import STAGES, Result
 from tutelage.core.results.percentiles import PERCENTS, nearest_rank
 
-_FIRST_MS = 1e-4  # 0.1 microseconds; all below counts as this
-_STEPS_PER_FACTOR_E = 100  # bins grow by 1 %: a percentile is off by 0.5 % at most
+_FIRST_MS = 1e-4  # 0.1 microseconds, the lowest bin
+_STEPS_PER_FACTOR_E = 100  # bins grow by 1 %, so a percentile has an error of at most 0.5 %
 _BINS = 2100  # up to 1e-4 ms * e**21 = 36 hours
 _PENDING = 256
 
@@ -32,7 +32,7 @@ class Histogram:
         self.maximum = 0.0
 
     def add(self, milliseconds: Sequence[float] | np.ndarray) -> None:
-        """Take latencies, ms; at least one."""
+        """Add latencies, ms; at least one."""
         values = np.asarray(milliseconds, np.float64)
         places = np.log(np.maximum(values, _FIRST_MS) / _FIRST_MS) * _STEPS_PER_FACTOR_E
         places = np.minimum(places.astype(np.int64), _BINS - 1)
@@ -59,11 +59,13 @@ class Histogram:
 
 
 class RunFigures:
-    """Counts and times what comes out of a pipeline. The clock starts when this is made.
+    """Counts and times of a pipeline's results. The clock starts at construction.
 
     Attributes
     ----------
-    start, last : monotonic time (s) when this was made, and of the newest result
+    start, last : monotonic time (s) of the construction, and of the newest result
+    classified, failed : numbers of frames
+    labelled, correct : numbers of frames with a true label, and with that label as result
     """
 
     def __init__(self) -> None:
@@ -73,12 +75,12 @@ class RunFigures:
         self.labelled = 0
         self.correct = 0
         self._latency = {stage: Histogram() for stage in STAGES}
-        # Results not yet in the histograms: many at once cost a tenth of one by one.
+        # Results not yet in the histograms: adding many at once costs a tenth of one by one.
         self._pending: list[dict[str, float]] = []
-        self._lock = threading.Lock()  # for a report while results are added
+        self._lock = threading.Lock()  # since `report` may run while results are added
 
     def add(self, result: Result) -> None:
-        """Take one result into account, at the moment it is given out."""
+        """Add a result. Its time of completion is now."""
         self.last = time.monotonic()
         if result.error is not None:
             self.failed += 1
@@ -101,7 +103,7 @@ class RunFigures:
         self._pending.clear()
 
     def report(self) -> dict[str, Any]:
-        """Return all figures; `accuracy` is None where no true label was known."""
+        """Return all figures; `accuracy` is None if no true label is known."""
         with self._lock:
             self._sort_in()
         seconds = self.last - self.start

@@ -1,4 +1,4 @@
-"""A run's figures as lines for a reader."""
+"""The summary of a run, as lines of text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tutelage.core.text import counted, shown
 
 
 def summary_lines(report: Mapping[str, Any]) -> list[str]:
-    """Return a run's report as lines for a reader."""
+    """Return the summary of a run's report, one string per line."""
     parts = (_counts, _speed, _latencies, _machine, _power, _end)
     return [shown(line) for part in parts for line in part(report)]
 
@@ -48,8 +48,8 @@ def _speed(report: Mapping[str, Any]) -> Iterator[str]:
     if scenario["name"] == "server":
         text += f" at {scenario['qps']:g} arrivals/s"
         if scenario["bound_kept"] is not None:
-            kept = "kept" if scenario["bound_kept"] else "NOT kept"
-            text += f"; the bound of {scenario['bound_ms']:g} ms is {kept}"
+            within = "within" if scenario["bound_kept"] else "ABOVE"
+            text += f", {within} the bound of {scenario['bound_ms']:g} ms"
     yield text
 
 
@@ -76,7 +76,7 @@ def _machine(report: Mapping[str, Any]) -> Iterator[str]:
     runners = report["runners"]
     if runners["restarts"] or runners["retried_frames"]:
         yield (
-            f"runners    {runners['restarts']} made again, {runners['hangs']} of them did not "
+            f"runners    {runners['restarts']} replaced, {runners['hangs']} of them did not "
             f"answer; {counted(runners['retried_frames'], 'frame')} tried once more"
         )
 

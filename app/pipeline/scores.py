@@ -1,4 +1,4 @@
-"""From a model's outputs to labels with a confidence."""
+"""Conversion of a model's outputs to labels with a confidence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from tutelage.core.fixed_point import dequantise
 
-_LEAST_SUM = 1e-290  # of powers; float64 has all digits down to 2.2e-308
+_LEAST_SUM = 1e-290  # of exponentials; float64 has full precision down to 2.2e-308
 
 
 def best_labels(
@@ -20,7 +20,7 @@ def best_labels(
     ----------
     labels : one for each output
     activation : "softmax", "sigmoid" or "none", see `activate`
-    count : how many, at most as many as there are labels
+    count : number of labels to return, at most all of them
     scores : a model's outputs, one per label
     """
     if scores.ndim != 1:
@@ -36,7 +36,7 @@ def best_labels(
 def activate(scores: np.ndarray, activation: str) -> np.ndarray:
     """Return confidences 0..1 from a model's outputs: "softmax", "sigmoid" or "none"."""
     if activation == "softmax":
-        powers = np.exp(scores - scores.max())  # the largest is taken off: exp cannot overflow
+        powers = np.exp(scores - scores.max())  # subtract the largest, so exp cannot overflow
         return np.asarray(powers / powers.sum())
     if activation == "sigmoid":
         return np.asarray(0.5 * (1.0 + np.tanh(0.5 * scores)))
@@ -44,15 +44,15 @@ def activate(scores: np.ndarray, activation: str) -> np.ndarray:
 
 
 class IntegerScores:
-    """The best labels from int8 outputs, as `best_labels` has them from the float32 they stand for.
+    """Function from int8 outputs to the labels that `best_labels` gives for their float32 values.
 
-    There are 256 values: a table has what each of them becomes, so that nothing is computed but
-    the sum that softmax divides by.
+    A table has the result for each of the 256 values, so that only the denominator of softmax has
+    to be computed.
 
     Parameters
     ----------
-    labels, activation, count : as of `best_labels`
-    fix_point : of the outputs
+    labels, activation, count : as for `best_labels`
+    fix_point : fix point of the outputs
     """
 
     def __init__(self, labels: Sequence[str], activation: str, count: int, fix_point: int) -> None:
@@ -60,7 +60,7 @@ class IntegerScores:
         values = dequantise(np.arange(256, dtype=np.uint8).view(np.int8), fix_point)
         self._values = values.astype(np.float64)
         self._table = self._values
-        if activation == "softmax":  # the largest is taken off: exp cannot overflow
+        if activation == "softmax":  # subtract the largest, so exp cannot overflow
             self._table = np.exp(self._values - self._values.max())
         elif activation != "none":
             self._table = activate(self._values, activation)
@@ -79,7 +79,7 @@ class IntegerScores:
         found, total = self._table.take(places), 1.0
         if self._activation == "softmax":
             total = float(found.dot(self._ones))
-            if total < _LEAST_SUM:  # so far below the largest value that its powers are 0
+            if total < _LEAST_SUM:  # all far below the largest value: exponentials underflow
                 values = self._values.take(places)
                 return best_labels(self._labels, self._activation, self._count, values)
         if self._count == 1:

@@ -1,1 +1,1 @@
-"""Where frames come from: files, cameras, streams, load patterns."""
+"""Sources of frames: files, cameras, streams, load patterns."""

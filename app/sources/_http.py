@@ -1,4 +1,4 @@
-"""HTTP for streams: answers that begin in time, and end from another thread."""
+"""HTTP client for streams, with a time limit for headers and an end from another thread."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _CHUNK = 1 << 16
 
 
 class HttpClient:
-    """Asks for one URL, as often as its stream is lost.
+    """Client for one URL, which can be opened repeatedly.
 
     Parameters
     ----------
     url : http:// or https://, without user and password
     user, password : percent-encoded as in a URL, for basic and digest authentication; None for none
-    silence_seconds : the server may send nothing for this long
-    head_seconds : within this time the head of its answer must end
+    silence_seconds : longest time without data from the server, s
+    head_seconds : longest time until the headers of the answer are complete, s
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class HttpClient:
         self._opener = _opener(head_seconds, _credentials(url, user, password))
 
     def open(self) -> HttpStream:
-        """Ask for the URL.
+        """Request the URL.
 
         Raises
         ------
         OSError
-            One line: the server cannot be reached, or refuses.
+            The server cannot be reached, or refuses; the message is one line.
         """
         try:
             return HttpStream(self._opener.open(self._url, timeout=self._silence_seconds))
@@ -62,11 +62,11 @@ class HttpClient:
 
 
 class HttpStream:
-    """The body of an answer, while it goes on.
+    """The body of an answer.
 
     Attributes
     ----------
-    content_type : such as "multipart/x-mixed-replace"
+    content_type : type of the content, such as "multipart/x-mixed-replace"
     """
 
     def __init__(self, answer: Any) -> None:
@@ -74,36 +74,36 @@ class HttpStream:
         self.content_type: str = answer.headers.get_content_type()
 
     def read(self) -> bytes:
-        """Return the next bytes, none at the end.
+        """Return the next bytes; b"" at the end.
 
         Raises
         ------
         TimeoutError
-            The server was silent.
+            The server sent nothing within the time limit.
         OSError
             The connection broke, or was interrupted.
         """
         try:
             data: bytes = self._answer.read1(_CHUNK)
-        except (HTTPException, ValueError) as error:  # ValueError: by `interrupt`
+        except (HTTPException, ValueError) as error:  # ValueError: after `interrupt`
             raise OSError(first_line(error)) from error
         return data
 
     def interrupt(self) -> None:
-        """End the connection, and a reading that waits in another thread."""
-        # Closing the answer would wait for that reading.
-        # A stream that has ended by itself has no descriptor any more: AttributeError.
+        """End the connection, and with it a `read` that waits in another thread."""
+        # Closing the answer would wait for that `read`.
+        # A stream that has ended by itself no longer has a descriptor: AttributeError.
         with suppress(OSError, ValueError, AttributeError):  # noqa: SIM117  (in this order)
             with socket.socket(fileno=os.dup(self._answer.fileno())) as connection:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close the answer; not while another thread reads."""
+        """Close the answer. No other thread may be reading."""
         self._answer.close()
 
 
 class _Connection(HTTPConnection):
-    """A connection whose answers begin in time: its timeout is for single bytes alone."""
+    """A connection with a limit on the time of a whole head; HTTPConnection limits each read."""
 
     def __init__(self, *arguments: Any, head_seconds: float, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -125,7 +125,7 @@ class _Connection(HTTPConnection):
         finally:
             timer.cancel()
         if late.is_set():  # else the head would seem to end there
-            raise TimeoutError(f"no whole answer in {self._head_seconds:g} s")
+            raise TimeoutError(f"no complete answer within {self._head_seconds:g} s")
         return answer
 
 
@@ -167,7 +167,7 @@ def _credentials(
 def _opener(
     head_seconds: float, credentials: Sequence[urllib.request.BaseHandler]
 ) -> urllib.request.OpenerDirector:
-    # The handlers for ftp:// and file:// are left out: a redirect must not lead there.
+    # Without handlers for ftp:// and file://, to which a redirect must not lead.
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),

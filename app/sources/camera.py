@@ -14,7 +14,7 @@ from tutelage.app.sources.registry import register_source
 
 
 def is_camera(uri: str) -> bool:
-    """Return whether a URI is a camera's: 0, or /dev/video0, with options behind a comma."""
+    """Return whether a URI names a camera: 0 or /dev/video0, with options after a comma."""
     return uri.partition(",")[0].isdecimal() or uri.startswith("/dev/video")
 
 
@@ -24,19 +24,27 @@ def is_camera(uri: str) -> bool:
     place=10,
 )
 def open_camera(uri: str, reconnect: float) -> FrameSource:
-    """Open a camera."""
+    """Open a camera.
+
+    Raises
+    ------
+    CameraError
+        The camera cannot be opened.
+    SourceError
+        The number, device or an option is invalid.
+    """
     return CameraSource(uri, reconnect)
 
 
 @dataclass(frozen=True)
 class CameraOptions:
-    """What a V4L2 camera is asked for; None leaves the driver's own choice.
+    """Settings requested from a V4L2 camera; None leaves the choice to the driver.
 
     Attributes
     ----------
-    size : width, height in pixels
+    size : width and height, pixels
     fps : frames per second
-    format : FourCC of the pixels on the wire, such as MJPG or YUYV
+    format : FourCC of the transferred pixels, such as MJPG or YUYV
     """
 
     size: tuple[int, int] | None = None
@@ -45,12 +53,12 @@ class CameraOptions:
 
 
 def parse_camera(text: str) -> tuple[str, CameraOptions]:
-    """Return the device and the options of "0,size=1280x720,fps=30,format=MJPG".
+    """Parse a camera such as "0,size=1280x720,fps=30,format=MJPG" into device and options.
 
     Raises
     ------
     SourceError
-        One line that says what may stand there.
+        The number, device or an option is invalid; the message is one line with the valid forms.
     """
     device, *pairs = text.split(",")
     device = f"/dev/video{device}" if _is_number(device) else device
@@ -64,8 +72,8 @@ def parse_camera(text: str) -> tuple[str, CameraOptions]:
             found[key] = _camera_option(key, value)
         except ValueError:
             raise SourceError(
-                f"{text}: {pair!r} is not an option of a camera; "
-                "these are size=1280x720, fps=30, format=MJPG"
+                f"{text}: {pair!r} is not a camera option; "
+                "give, for example, size=1280x720, fps=30, format=MJPG"
             ) from None
     return device, CameraOptions(**found)
 
@@ -106,17 +114,17 @@ class CameraSource(CaptureSource):
 
     def _set(self, capture: cv2.VideoCapture) -> None:
         asked = self._options
-        if asked.format:  # before the size: the sizes on offer depend on it
+        if asked.format:  # before the size, since the available sizes depend on the format
             capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*asked.format))
         if asked.size:
             capture.set(cv2.CAP_PROP_FRAME_WIDTH, asked.size[0])
             capture.set(cv2.CAP_PROP_FRAME_HEIGHT, asked.size[1])
         if asked.fps:
             capture.set(cv2.CAP_PROP_FPS, asked.fps)
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # a fresh frame rather than an old one
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # so that the next frame is a recent one
 
     def _compare(self, capture: cv2.VideoCapture) -> list[str]:
-        """Return a line for each option that the driver did not take."""
+        """Return a line for each option that the driver did not apply."""
         asked, lines = self._options, []
         size = (
             int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
@@ -126,7 +134,7 @@ class CameraSource(CaptureSource):
             wanted = "x".join(map(str, asked.size))
             lines.append(f"{self.name}: asked for {wanted}, the camera gives {size[0]}x{size[1]}")
         if asked.fps and self.fps and abs(self.fps - asked.fps) > 0.5:
-            lines.append(f"{self.name}: asked for {asked.fps:g} fps, it says {self.fps:g}")
+            lines.append(f"{self.name}: asked for {asked.fps:g} fps, the camera gives {self.fps:g}")
         code = int(capture.get(cv2.CAP_PROP_FOURCC))
         given = code.to_bytes(4, "little", signed=code < 0).decode("latin-1")
         if asked.format and given.isprintable() and given.upper() != asked.format:

@@ -1,4 +1,4 @@
-"""OpenCV's VideoCapture, made safe to close from another thread than the one that reads."""
+"""OpenCV's VideoCapture, which another thread may close while one reads."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import numpy as np
 
 
 class Capture:
-    """An opened capture. Releasing one in the middle of a read locks up inside of OpenCV's FFmpeg.
+    """An opened VideoCapture.
+
+    It is never released during a read, which would lock up OpenCV's FFmpeg.
 
     Attributes
     ----------
-    fps : frames per second, None where it is not known
+    fps : frames per second; None if unknown
     """
 
     def __init__(self, capture: cv2.VideoCapture) -> None:
@@ -24,11 +26,11 @@ class Capture:
         self.fps = fps if 0 < fps < 1000 else None
 
     def get(self, property_: int) -> float:
-        """Return one of OpenCV's CAP_PROP_*; before the first read only."""
+        """Return one of OpenCV's CAP_PROP_*. Call it before the first read only."""
         return float(self._capture.get(property_))
 
     def read(self) -> np.ndarray | None:
-        """Return the next image, None at the end or when it was closed."""
+        """Return the next image, uint8 (height, width, 3) BGR; None at the end or after `close`."""
         with self._lock:
             ok, image = (False, None) if self._closed else self._capture.read()
             if self._closed:
@@ -36,7 +38,7 @@ class Capture:
             return image if ok and not self._closed else None
 
     def close(self) -> None:
-        """Release the capture now, or as soon as the read that is going on has returned."""
+        """Release the capture, or let the current read release it when it returns."""
         self._closed = True
         if self._lock.acquire(blocking=False):
             self._capture.release()

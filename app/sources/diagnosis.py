@@ -1,4 +1,4 @@
-"""Why a camera or a stream gives no video: asked of the system and of the server, for messages."""
+"""Diagnosis of cameras and streams that give no video, for messages."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import struct
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-# linux/videodev2.h: VIDIOC_QUERYCAP with struct v4l2_capability, of which the last of these fields
-# is device_caps, and VIDIOC_REQBUFS with struct v4l2_requestbuffers.
+# linux/videodev2.h: VIDIOC_QUERYCAP with struct v4l2_capability, whose last unpacked field is
+# device_caps, and VIDIOC_REQBUFS with struct v4l2_requestbuffers.
 _QUERYCAP, _CAPABILITY = 0x80685600, struct.Struct("=16s32s32sIII12x")
 _REQBUFS, _BUFFERS = 0xC0145608, struct.Struct("=IIIII")
 _CAPTURES = 0x1 | 0x1000  # V4L2_CAP_VIDEO_CAPTURE, and its multi-planar form
@@ -23,11 +23,11 @@ _STATUS = re.compile(rb"RTSP/\d\.\d (\d{3}) ?([ -~]*)")
 
 
 def camera_trouble(device: str) -> str:
-    """Return why a V4L2 camera gives no pictures, with what to do.
+    """Return why a V4L2 camera gives no images, with a remedy.
 
     Parameters
     ----------
-    device : such as /dev/video0
+    device : path such as /dev/video0
     """
     if not Path(device).exists():
         others = sorted(str(path) for path in Path("/dev").glob("video*"))
@@ -46,7 +46,7 @@ def camera_trouble(device: str) -> str:
         return _of_error(error, device)
     finally:
         os.close(descriptor)
-    return "it gives no pictures; is its cable loose, or does it lack that size or format?"
+    return "it gives no images; is its cable loose, or does it lack that size or format?"
 
 
 def _of_error(error: OSError, device: str) -> str:
@@ -62,13 +62,13 @@ def _of_error(error: OSError, device: str) -> str:
 
 
 def rtsp_trouble(url: str) -> str:
-    """Return why an RTSP server gives no video: it is asked for the stream's description.
+    """Ask an RTSP server for the stream's description and return why it gives no video.
 
     Parameters
     ----------
-    url : rtsp:// or rtsps://, with user and password where it has them; they are not sent
+    url : rtsp:// or rtsps:// URL; its user and password, if any, are not sent
     """
-    import socket  # every run imports this module, few ask a server
+    import socket  # imported here, since every run imports this module and few ask a server
 
     parts = urlsplit(url)
     bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], *parts[2:4], ""))

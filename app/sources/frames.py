@@ -1,4 +1,4 @@
-"""What every source gives: frames."""
+"""Frames, and the base class of the sources that yield them."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from tutelage.core.errors import FAILED, TutelageError
 
 
 class SourceError(TutelageError):
-    """A source that cannot be used as it was named; the text is one line for the user."""
+    """A source cannot be opened or used; the message is one line."""
 
 
 class CameraError(SourceError):
-    """A camera or stream that does not open, or gives no images any more."""
+    """A camera or stream cannot be opened, or no longer gives images."""
 
     status = FAILED
 
 
 @dataclass(slots=True)
 class Frame:
-    """One image on its way in.
+    """One input image.
 
     Attributes
     ----------
     index : 0, 1, 2, ... in the order of the source
     name : file name relative to the source, or video#number
-    image : uint8, (height, width, 3), BGR; None before decoding, or where that failed
+    image : uint8 (height, width, 3), BGR; None before decoding, or if decoding failed
     folders : names of the sub-directories that the image is in, the outermost first; one of them
         may be its true label
-    error : why there is no image
-    decode : makes the image, raising ValueError where it is broken; run by whoever prepares the
-        frame, so that frames which are dropped cost nothing and several are decoded at once. Its
-        optional argument is called with the number of pixels before they take memory
-    due : monotonic time (s) from which the frame's latency counts, None for when it was read
+    error : reason why there is no image
+    decode : function that returns the image, or raises ValueError if it is broken. The thread that
+        preprocesses the frame calls it, so that dropped frames cost nothing and several are decoded
+        at once. Its optional argument is called with the number of pixels before they are allocated
+    due : monotonic time (s) at which the frame's latency starts; None for the time of reading
     """
 
     index: int
@@ -55,14 +55,14 @@ class FrameSource:
 
     Attributes
     ----------
-    name : for the reader, without passwords
-    length : number of frames, None where it is not known
-    live : frames come at their own pace; the oldest are dropped where they are not taken in time
-    fps : frames per second of a video or camera, None where it has no meaning or is not known
-    needs_decoding : frames come as `Frame.decode`, which is worth threads of its own
-    shares_images : frames have the same few images again and again: they take no further memory
-    at_hand : asking for the next frame neither reads nor waits, though it may be decoded later; so
-        the threads that work on frames ask by themselves, one at a time, and none reads ahead
+    name : name for messages, without passwords
+    length : number of frames; None if unknown
+    live : frames arrive at their own pace; the oldest are dropped if they are not taken in time
+    fps : frames per second of a video or camera; None if unknown or meaningless
+    needs_decoding : frames have `Frame.decode`, for which additional threads are worthwhile
+    shares_images : frames share a few images and take no further memory
+    at_hand : the next frame is available without reading or waiting, though it may be decoded
+        later. The threads that process frames then fetch them in turn, without a reader thread
     """
 
     name: str
@@ -77,11 +77,11 @@ class FrameSource:
         raise NotImplementedError
 
     def reads(self, path: Path) -> bool:
-        """Return whether a file is what this source reads, so that it must not be written."""
+        """Return whether this source reads a file, which must then not be overwritten."""
         return False
 
     def warnings(self) -> list[str]:
-        """Return what the user should know of the source after the run, one line each."""
+        """Return warnings about the source for the end of the run, one line each."""
         return []
 
     def report(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class FrameSource:
         return {}
 
     def close(self) -> None:
-        """Release files and connections; a reading that waits ends soon."""
+        """Release files and connections. An iteration in another thread ends soon."""
 
     def __enter__(self) -> FrameSource:
         return self
@@ -99,5 +99,5 @@ class FrameSource:
 
 
 def shown_path(path: Path | str) -> str:
-    """Return a path as text that can be written everywhere, whatever bytes are in it."""
+    """Return a path as valid UTF-8 text, with U+FFFD for bytes that are not."""
     return os.fsencode(path).decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Files as a source, by their path: an image, a directory of them, a pattern, a video."""
+"""Sources given by a path: an image, a directory, a glob pattern, or a video."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _is_file_url = has_scheme("file")
     lambda uri: "://" not in uri or _is_file_url(uri),
     {
         "photos/": "every image in the directory and below it",
-        "'photos/*.jpg'": "the files that match (quoted: the shell would take it apart)",
+        "'photos/*.jpg'": "the files that match (quote the pattern)",
         "cat.png, walk.mp4": "an image, a video file",
     },
     place=0,
 )
 def open_files(uri: str, _reconnect: float) -> FrameSource:
-    """Open what is at a path, or matches a pattern.
+    """Open the images or the video at a path, or the images that match a pattern.
 
     Raises
     ------
     SourceError
-        There is nothing of that name, or nothing in it that can be read.
+        The path does not exist, or has no readable image or video.
     """
     if _is_file_url(uri):
         uri = uri[len("file://") :]
@@ -42,7 +42,7 @@ def open_files(uri: str, _reconnect: float) -> FrameSource:
         return _open_video(path)
     if not glob.has_magic(uri):
         raise SourceError(f"{uri}: no such file or directory")
-    # Path.glob takes no absolute pattern.
+    # Path.glob does not accept absolute patterns.
     found = sorted(Path(name) for name in glob.glob(uri, recursive=True))  # noqa: PTH207
     among = images_among(found)
     if not among.images:
@@ -52,7 +52,7 @@ def open_files(uri: str, _reconnect: float) -> FrameSource:
 
 
 def _open_folder(folder: Path) -> ImageSource:
-    """Return the images in a directory and below it, sorted, as a source."""
+    """Return a source of the images in a directory and below it, sorted."""
     try:
         found = find_images(folder)
     except OSError as error:
@@ -76,7 +76,7 @@ def _open_video(path: Path) -> FrameSource:
 
 
 def _common_folder(paths: list[Path]) -> Path:
-    """Return the deepest directory that has all paths below it."""
+    """Return the deepest directory that contains all paths."""
     folder = paths[0].parent
     while not all(folder in path.parents for path in paths):
         folder = folder.parent

@@ -14,13 +14,13 @@ from tutelage.core.images.image_files import skipped_line
 
 
 class ImageSource(FrameSource):
-    """Image files, in the given order; read and decoded by whoever prepares the frame.
+    """Image files, in the given order. The thread that preprocesses a frame reads its file.
 
     Parameters
     ----------
-    root : the names of frames and their folders are relative to it
-    paths : of the images
-    skipped : how many other files were found, by reason
+    root : directory to which the names and folders of frames are relative
+    paths : image files
+    skipped : number of other files found, by reason
     """
 
     needs_decoding = True
@@ -41,14 +41,14 @@ class ImageSource(FrameSource):
             yield Frame(index, shown_path(inside), folders=folders, decode=decode)
 
     def reads(self, path: Path) -> bool:
-        # Most outputs are new files, for which a hundred thousand images need not be looked at.
+        # Most outputs are new files, for which no path of perhaps many images must be resolved.
         return path.exists() and path.resolve() in {each.resolve() for each in self._paths}
 
     def warnings(self) -> list[str]:
-        """Return a line about the files that were skipped."""
+        """Return a line about skipped files, if there are any."""
         line = skipped_line(self._skipped)
         return [f"{self.name}: {line}"] if line else []
 
     def report(self) -> dict[str, Any]:
-        """Return how many files were skipped, by reason; empty for none."""
+        """Return the number of skipped files by reason; empty without any."""
         return {"skipped": dict(self._skipped)} if self._skipped else {}

@@ -1,31 +1,31 @@
-"""JPEGs out of a stream of bytes: standard input, or the body of an MJPEG camera's answer."""
+"""Splitter of a byte stream into JPEGs, for standard input and MJPEG cameras."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-LARGEST_JPEG = 32 << 20  # bytes; what goes on longer without an end is not taken for a JPEG
+LARGEST_JPEG = 32 << 20  # bytes; longer data without an end marker is discarded
 _START, _END = b"\xff\xd8\xff", b"\xff\xd9"
 _SCAN = 0xDA
-_FREE = {*range(0xE0, 0xF0), 0xFE}  # application segments and comments: may have anything in them
-_STANDALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length behind them (ITU-T T.81, B.1)
+_FREE = {*range(0xE0, 0xF0), 0xFE}  # application segments and comments, which may contain anything
+_STANDALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length (ITU-T T.81, B.1)
 
 
 class JpegSplitter:
-    """Finds JPEGs in a stream; whatever lies between them is skipped.
+    """Splitter of a byte stream into JPEGs; other bytes between them are skipped.
 
-    Headers are stepped over by their lengths, since a thumbnail in them has an end mark of its
-    own; behind the start of the scan the first end mark counts (ITU-T T.81, B.1.1.2). A JPEG
-    that stops in its middle ends where the next one starts, and comes out cut off.
+    Header segments are skipped by their lengths, since a thumbnail in them has an end marker of
+    its own; after the start of the scan, the first end marker counts (ITU-T T.81, B.1.1.2). A
+    truncated JPEG ends where the next one starts, and is yielded truncated.
     """
 
     def __init__(self) -> None:
         self._data = bytearray()
-        self._position = 0  # of what is still to be looked at; 0 while no start was found
+        self._position = 0  # of the next byte to examine; 0 while no start was found
         self._in_scan = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Take more of the stream; yield the JPEGs that became complete."""
+        """Add data of the stream, and yield the JPEGs that are complete."""
         self._data += data
         while True:
             if not self._position and not self._find_start():
@@ -40,7 +40,7 @@ class JpegSplitter:
             yield jpeg
 
     def rest(self) -> bytes:
-        """Return what has begun and not ended when the stream ends; empty if nothing has."""
+        """Return the incomplete JPEG at the end of the stream; b"" if there is none."""
         return bytes(self._data) if self._position else b""
 
     def _forget(self, count: int) -> None:
@@ -57,11 +57,11 @@ class JpegSplitter:
         return True
 
     def _find_end(self) -> int | None:
-        """Return the length of the JPEG at the begin of the data, None if that is not known yet."""
+        """Return the length of the JPEG at the start of the data; None if not known yet."""
         while not self._in_scan:
             if len(self._data) < self._position + 4:
                 return None
-            if self._data[self._position] != 0xFF:  # no marker: broken, decoding will say so
+            if self._data[self._position] != 0xFF:  # not a marker: decoding will report it
                 self._in_scan = True
                 break
             marker = self._data[self._position + 1]
@@ -73,7 +73,7 @@ class JpegSplitter:
             size = int.from_bytes(self._data[self._position + 2 : self._position + 4], "big")
             segment_end = self._position + 2 + max(2, size)
             if marker not in _FREE:
-                # A start here is the next JPEG's: this one was cut off inside of a header.
+                # A start marker here belongs to the next JPEG: this one has a truncated header.
                 start = self._data.find(_START, self._position, segment_end + len(_START) - 1)
                 if start >= 0:
                     return start
@@ -86,10 +86,10 @@ class JpegSplitter:
     def _end_of_scan(self) -> int | None:
         end = self._data.find(_END, self._position)
         start = self._data.find(_START, self._position, end if end >= 0 else len(self._data))
-        if start >= 0:  # the next one has begun: this one was cut off
+        if start >= 0:  # the next JPEG begins: this one is truncated
             return start
         if end >= 0:
             return end + len(_END)
-        # The mark may lie across two reads.
+        # A marker may be split across two reads.
         self._position = max(self._position, len(self._data) - len(_START) + 1)
         return None

@@ -1,7 +1,7 @@
-"""Sources that are live: what cameras and streams have in common.
+"""Base classes of live sources: cameras and streams.
 
-They come at their own pace, break off and come back: a lost one is opened again, with growing
-pauses, until the time for that is over.
+Their frames arrive at their own pace. A lost source is reopened, with increasing pauses, until it
+is back or the time limit is reached.
 """
 
 from __future__ import annotations
@@ -23,22 +23,27 @@ from tutelage.core.images.decoder import decode_image
 from tutelage.core.text import shown
 
 SILENCE_SECONDS = 5.0
-"""How long an open stream may give nothing before it counts as lost."""
+"""Time without data after which an open stream counts as lost, s."""
 
 IMAGE_SECONDS = 30.0
-"""How long a stream may send bytes before it counts as lost: without a whole image among them, or
-without the end of its answer's head."""
+"""Time without a complete image, or without complete HTTP headers, after which a stream that sends
+bytes counts as lost, s."""
 
-_PAUSES = (0.25, 0.5, 1.0, 2.0)  # seconds between attempts to open again; the last one repeats
+_PAUSES = (0.25, 0.5, 1.0, 2.0)  # seconds between attempts to reopen; the last one repeats
 
-# One opened camera or stream: images, or JPEGs not yet decoded, until it breaks off.
+# Images or undecoded JPEGs of an open camera or stream, until it is lost.
 Images = Iterator["np.ndarray | bytes"]
 
 
 class LiveSource(FrameSource):
-    """Base of all live sources: numbers the frames, and opens again what was lost.
+    """Base class of live sources, which numbers the frames and reopens a lost source.
 
-    Derived classes have `_open`, which raises CameraError, and `_images`.
+    Derived classes implement `_open`, which raises CameraError, and `_images`.
+
+    Parameters
+    ----------
+    name : name for messages, without passwords
+    reconnect : time in which a lost source may come back, s
     """
 
     live = True
@@ -47,10 +52,10 @@ class LiveSource(FrameSource):
         self.name = name
         self._reconnect = reconnect
         self._stop = threading.Event()
-        self._losses: list[float | None] = []  # seconds each took, None while it lasts
+        self._losses: list[float | None] = []  # duration of each, s; None while it lasts
         self._lost_at: float | None = None
-        self._attempts = 0  # to open it again, since then
-        self._reason = ""  # why it was lost, or does not open again
+        self._attempts = 0  # to reopen it since then
+        self._reason = ""  # why it was lost, or cannot be reopened
         self._stem = Path(name).name or name
 
     def _open(self) -> None:
@@ -60,7 +65,7 @@ class LiveSource(FrameSource):
         raise NotImplementedError
 
     def _release(self) -> None:
-        """Close the camera or stream; it may be opened again."""
+        """Close the camera or stream, which may be reopened."""
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0
@@ -81,16 +86,16 @@ class LiveSource(FrameSource):
                 self._come_back(index)
 
     def _come_back(self, count: int) -> None:
-        """Open the source again; CameraError, with the reason, when it stays away."""
+        """Reopen the source; raise CameraError, with the reason, if it does not come back."""
         self._release()
         what = f"{self.name} gives no more images after {count}"
         self._reason = self._why_lost()
-        if self._lost_at is None:  # else it was opened, and gave none
+        if self._lost_at is None:  # else it was reopened and gave no image
             self._lost_at, self._attempts = time.monotonic(), 0
             self._losses.append(None)
             if self._reconnect <= 0:
                 raise CameraError(f"{what}; {self._reason}")
-            _print(f"{what}; trying to open it again for {self._reconnect:g} s")
+            _print(f"{what}; trying to reopen it for {self._reconnect:g} s")
         while True:
             left = self._lost_at + self._reconnect - time.monotonic()
             if left <= 0:
@@ -103,12 +108,12 @@ class LiveSource(FrameSource):
                 self._open()
             except CameraError:
                 continue
-            if self._stop.is_set():  # closed while it was opened
+            if self._stop.is_set():  # `close` was called meanwhile
                 self._release()
             return
 
     def _note_back(self) -> None:
-        """Take note of the first image after a loss."""
+        """Record the end of a loss, at its first image."""
         assert self._lost_at is not None
         self._losses[-1] = seconds = time.monotonic() - self._lost_at
         self._lost_at = None
@@ -123,7 +128,7 @@ class LiveSource(FrameSource):
         return CameraError(f"{self.name}: {reason}")
 
     def report(self) -> dict[str, Any]:
-        """Return how often the source was lost, and for how many seconds until it was back."""
+        """Return the number of losses, and the total time (s) of those that ended."""
         back = [seconds for seconds in self._losses if seconds is not None]
         return {"lost": len(self._losses), "lost_seconds": round(sum(back), 3)}
 
@@ -136,7 +141,7 @@ def _print(text: str) -> None:
 
 
 class CaptureSource(LiveSource):
-    """What OpenCV's VideoCapture reads; derived classes open it."""
+    """Base class of live sources read by OpenCV's VideoCapture; derived classes open it."""
 
     _capture: Capture | None = None
 

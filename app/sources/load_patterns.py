@@ -1,13 +1,13 @@
-"""Load patterns of MLPerf Inference, by its names, on frames in memory.
+"""MLPerf Inference's load patterns, on frames in memory.
 
-single-stream: the next frame is issued when the result of the one before it is there; judged
-by the 90th percentile of latency. offline: all frames are there at once; judged by frames per
-second. server: frames arrive at random (Poisson) at a given rate, and latency counts from the
-arrival, waiting included; judged by whether the 99th percentile keeps within a bound.
+single-stream issues the next frame when the previous result is available; its metric is the 90th
+percentile of latency. offline has all frames available at once; its metric is frames per second.
+server issues frames at random (Poisson) at a given rate; its metric is whether the 99th percentile
+of latency, which starts at the arrival and includes waiting, is within a bound.
 
 The patterns and percentiles are MLPerf's (Reddi et al. 2020, "MLPerf Inference Benchmark",
-table 2); the rest of its rules (LoadGen, run lengths, data sets) is not followed, so a figure
-from here is comparable in kind and is not an MLPerf result.
+table 2). The other rules (LoadGen, run lengths, data sets) are not followed, so figures are of the
+same kind but are not MLPerf results.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from tutelage.core.errors import first_line
 from tutelage.core.images.image_files import broken_line
 
 LOAD_PATTERNS = ("single-stream", "offline", "server")
-_SAMPLE_BYTES = 256 << 20  # of images that are kept in memory at most
+_SAMPLE_BYTES = 256 << 20  # of images kept in memory
 _LOOK_SECONDS = 0.2
-_SPIN_SECONDS = 2e-3  # before a frame is due: sleeping longer than that wakes too late
+_SPIN_SECONDS = 2e-3  # before a frame is due, sleep in short steps: a long one would end late
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class LoadPattern:
 
     Attributes
     ----------
-    scenario : its name, one of LOAD_PATTERNS
-    seconds : for which frames are issued
-    frames : issue no more than this, None for as many as there is time for
-    qps : mean arrivals per second, of "server"
-    bound_ms : latency that 99 % must keep, of "server"; None where it is not judged
-    seed : of the arrival times
+    scenario : one of LOAD_PATTERNS
+    seconds : time in which frames are issued, s
+    frames : largest number of frames; None for as many as time allows
+    qps : mean arrivals per second of "server"
+    bound_ms : bound on the 99th percentile of latency of "server", ms; None for no bound
+    seed : seed of the arrival times
     """
 
     scenario: str
@@ -54,14 +54,14 @@ class LoadPattern:
 
 
 class LoadPatternSource(FrameSource):
-    """Issues frames again and again, in a load pattern.
+    """Source that issues a list of frames repeatedly, in a load pattern.
 
-    `add` must be called with every result: single-stream waits for it.
+    `add` must be called with every result, since single-stream waits for it.
 
     Parameters
     ----------
-    name : of the source that the frames came from
-    samples : the frames, of `decoded_frames`
+    name : name of the source that the frames came from
+    samples : the frames, from `decoded_frames`
     load : the pattern
     """
 
@@ -100,7 +100,7 @@ class LoadPatternSource(FrameSource):
                 self._results.get(timeout=_LOOK_SECONDS)
             except Empty:
                 continue
-            yield time.monotonic()  # from here its latency counts, not from the one before
+            yield time.monotonic()  # latency starts here, not at the previous frame
 
     def _offline(self) -> Iterator[float | None]:
         while True:
@@ -116,12 +116,12 @@ class LoadPatternSource(FrameSource):
             yield due
 
     def add(self, result: Result) -> None:
-        """Take note of a result."""
+        """Receive a result, after which single-stream issues the next frame."""
         if self._load.scenario == "single-stream":
             self._results.put(None)
 
     def report(self) -> dict[str, Any]:
-        """Return the number of samples that were issued in turn."""
+        """Return the numbers of samples and of frames issued."""
         return {"samples": len(self._samples), "issued": self._issued}
 
     def close(self) -> None:
@@ -129,21 +129,19 @@ class LoadPatternSource(FrameSource):
 
 
 def decoded_frames(source: FrameSource) -> tuple[list[Frame], str]:
-    """Return the source's frames with their images, as many as there is memory for.
+    """Decode the source's frames, up to 256 MiB of images.
 
     Returns
     -------
-    The frames, and a line about those that are broken and left out, "" for none
+    The frames, and a line about broken ones that are left out, "" without any
 
     Raises
     ------
     SourceError
-        None of them is an image; the source is live.
+        None of the frames can be decoded, or the source is live.
     """
     if source.live:
-        raise SourceError(
-            f"{source.name}: a load pattern issues frames itself; give files, no camera"
-        )
+        raise SourceError(f"{source.name}: a load pattern needs files, not a camera or stream")
     frames: list[Frame] = []
     broken, size = [], 0
     for frame in source:
@@ -164,21 +162,21 @@ def decoded_frames(source: FrameSource) -> tuple[list[Frame], str]:
     line = broken_line(broken)
     if not frames:
         reasons = f"; {line}" if line else ""
-        raise SourceError(f"{source.name}: has no image that can be decoded{reasons}")
+        raise SourceError(f"{source.name}: no image can be decoded{reasons}")
     return frames, f"{source.name}: {line}" if line else ""
 
 
 def verdict(load: LoadPattern, report: dict[str, Any]) -> dict[str, Any]:
-    """Return what a load pattern is judged by, from the figures of its run.
+    """Return the metric of a load pattern, from the figures of its run.
 
     Parameters
     ----------
     load : the pattern
-    report : of `tutelage.app.pipeline.run_figures.RunFigures`
+    report : result of `tutelage.app.pipeline.run_figures.RunFigures.report`
 
     Returns
     -------
-    scenario, metric and value; of "server" also qps, bound_ms and whether it was kept
+    name, seconds, metric and value; for "server" also qps, bound_ms and bound_kept
     """
     total = report["latency_ms"].get("total", {})
     found: dict[str, Any] = {"name": load.scenario, "seconds": load.seconds}

@@ -1,4 +1,4 @@
-"""Streams of JPEGs over HTTP (MJPEG), and videos by their URL."""
+"""MJPEG streams over HTTP, and videos given by a URL."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _TYPES = ("multipart/x-mixed-replace", "video/x-motion-jpeg")
 
 @register_source(
     has_scheme("http", "https"),
-    {"http://host/video.mjpg": "a stream of JPEGs (MJPEG), or a video by its URL"},
+    {"http://host/video.mjpg": "an MJPEG stream, or a video file"},
     place=30,
 )
 def open_http(url: str, reconnect: float) -> FrameSource:
-    """Open an MJPEG stream, or a video file by its URL, by what the server says it is.
+    """Open an MJPEG stream or a video file, depending on the content type of the answer.
 
     Raises
     ------
     CameraError
         The server cannot be reached or refuses.
     SourceError
-        What it gives is not a video, or it is not certain what of the URL is the password.
+        The answer is not a video, or the URL is invalid or ambiguous.
     """
     check_url(url)
     stream = MjpegSource(url, reconnect)
@@ -47,12 +47,12 @@ def open_http(url: str, reconnect: float) -> FrameSource:
 
 
 class MjpegSource(live.LiveSource):
-    """JPEGs one after the other in the answer to an HTTP request."""
+    """A sequence of JPEGs in the answer to an HTTP request."""
 
     needs_decoding = True
 
     def __init__(self, url: str, reconnect: float) -> None:
-        # Here, not at the top: all sources are imported to show their forms, few runs use HTTP.
+        # Imported here, since --help imports all sources and few runs use HTTP.
         from tutelage.app.sources._http import HttpClient
 
         super().__init__(without_password(url), reconnect)
@@ -62,7 +62,7 @@ class MjpegSource(live.LiveSource):
         limits = live.SILENCE_SECONDS, live.IMAGE_SECONDS
         self._client = HttpClient(bare, parts.username, parts.password, *limits)
         self._stream: HttpStream | None = None
-        self._ended = ""  # why the last stream did
+        self._ended = ""  # why the last stream ended
         self.content_type = ""
         self._open()
 
@@ -73,7 +73,7 @@ class MjpegSource(live.LiveSource):
             raise self._not_opened(str(error)) from None
         self.content_type = self._stream.content_type
         if self._lost_at is not None and self.content_type not in _TYPES:
-            raise self._not_opened(f"gives {self.content_type} now")
+            raise self._not_opened(f"now gives {self.content_type}")
 
     def _images(self) -> live.Images:
         assert self._stream is not None
@@ -96,7 +96,7 @@ class MjpegSource(live.LiveSource):
                     yield jpeg
                     last = time.monotonic()
                 if time.monotonic() - last > live.IMAGE_SECONDS:
-                    self._ended = f"the server sent no whole image for {live.IMAGE_SECONDS:g} s"
+                    self._ended = f"the server sent no complete image for {live.IMAGE_SECONDS:g} s"
                     return
 
     def _why_lost(self) -> str:

@@ -1,12 +1,12 @@
-"""The forms of a source's URI.
+"""Registry of sources by the form of their URI.
 
 A source is one file of this folder: a class derived from `tutelage.app.sources.frames.FrameSource`,
-and the function that opens it, registered here:
+and a function that opens it, registered as follows:
 
     @register_source(has_scheme("rtsp", "rtsps"), {"rtsp://host/stream": "a network camera"})
     def open_rtsp(uri: str, reconnect: float) -> FrameSource: ...
 
-It takes the URI and the seconds in which a source that was lost may come back.
+The function takes the URI, and the time (s) in which a lost source may come back.
 """
 
 from __future__ import annotations
@@ -21,5 +21,5 @@ register_source = SOURCES.register
 
 
 def has_scheme(*schemes: str) -> Callable[[str], bool]:
-    """Return what says whether a URI has one of these schemes (lower case)."""
+    """Return a predicate for URIs with one of these schemes (lower case)."""
     return lambda uri: "://" in uri and uri.partition("://")[0].lower() in schemes

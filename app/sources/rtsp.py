@@ -20,9 +20,9 @@ def open_rtsp(url: str, reconnect: float) -> FrameSource:
     Raises
     ------
     CameraError
-        It cannot be reached or gives no video.
+        The camera cannot be reached or gives no video.
     SourceError
-        It is not certain what of the URL is the password.
+        The URL is invalid or ambiguous.
     """
     check_url(url)
     return RtspSource(url, reconnect)
@@ -34,7 +34,7 @@ class RtspSource(live.CaptureSource):
     Raises
     ------
     CameraError
-        It cannot be reached or gives no video.
+        The camera cannot be reached or gives no video.
     """
 
     def __init__(self, url: str, reconnect: float) -> None:
@@ -43,11 +43,11 @@ class RtspSource(live.CaptureSource):
         self._open()
 
     def _open(self) -> None:
-        # TCP: over UDP a lost packet is a torn image that decodes without an error.
+        # TCP, since a packet lost over UDP corrupts an image without an error.
         os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
         silence = int(1000 * live.SILENCE_SECONDS)
         limits = [
-            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 2 * silence),  # finding out what it holds takes time
+            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 2 * silence),  # analysing the stream takes time
             *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, silence),
         ]
         capture = cv2.VideoCapture(self._url, cv2.CAP_FFMPEG, limits)

@@ -1,4 +1,4 @@
-"""JPEGs on standard input as a source."""
+"""Source of JPEGs on standard input."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ from tutelage.core.images.decoder import decode_image
 _CHUNK = 1 << 16
 
 
-@register_source(
-    lambda uri: uri == "-", {"-": "JPEGs one after the other on standard input"}, place=40
-)
+@register_source(lambda uri: uri == "-", {"-": "a sequence of JPEGs on standard input"}, place=40)
 def open_stdin(_uri: str, _reconnect: float) -> FrameSource:
     """Open standard input."""
     return StdinSource()
 
 
 class StdinSource(FrameSource):
-    """JPEGs one after the other on standard input; never dropped, the writer waits."""
+    """A sequence of JPEGs on standard input. None are dropped; the writer waits."""
 
     needs_decoding = True
 
@@ -34,7 +32,7 @@ class StdinSource(FrameSource):
         self._closed = False
         if sys.stdin is None or sys.stdin.isatty():
             raise SourceError(
-                "standard input is the keyboard; pipe JPEGs into it, such as those of "
+                "standard input is a terminal; pipe JPEGs into it, for example from "
                 "ffmpeg -i walk.mp4 -f mjpeg -"
             )
 
@@ -49,10 +47,10 @@ class StdinSource(FrameSource):
             yield Frame(count, f"stdin#{count:06d}", decode=partial(decode_image, cut_off))
             count += 1
         if count == 0 and not self._closed:
-            raise SourceError("standard input had no JPEG")
+            raise SourceError("standard input contained no JPEG")
 
     def _read(self) -> bytes:
-        """Return the next bytes, none at the end; looks up now and then whether to stop."""
+        """Return the next bytes; b"" at the end or after `close`."""
         descriptor = sys.stdin.fileno()
         while not self._closed:
             if select.select([descriptor], [], [], 0.2)[0]:

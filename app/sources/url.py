@@ -1,4 +1,4 @@
-"""URLs of network cameras, which may have a password in them."""
+"""URLs of network cameras, which may contain a password."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from tutelage.app.sources.frames import SourceError
 
 
 def check_url(url: str) -> None:
-    """Refuse a URL of which it is not certain what of it is the password.
+    """Refuse an invalid URL, or one whose password is ambiguous.
 
     Raises
     ------
     SourceError
-        One line that shows nothing of it but its scheme.
+        The URL is refused. The message shows only its scheme, since the rest may be a password.
     """
     try:
         parts = urlsplit(url)
@@ -21,18 +21,18 @@ def check_url(url: str) -> None:
     except ValueError:
         host, port = None, None
     else:
-        # user:1/23@host has a host named user with the port 1, for a parser.
+        # A parser reads user:1/23@host as the host "user" with port 1.
         if port is not None and "@" not in parts.netloc and "@" in url:
             host = None
     if not host:
         raise SourceError(
-            f"{url.partition('://')[0]}://...: not a URL; in a user's name or password "
+            f"{url.partition('://')[0]}://...: not a URL; in a user name or password "
             "write / as %2F, # as %23, ? as %3F, @ as %40"
         )
 
 
 def without_password(url: str) -> str:
-    """Return a URL as it may be shown: user and password taken out, and what a query hides."""
+    """Return a URL for messages, without user, password and query."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", ""))

@@ -1,4 +1,4 @@
-"""A video as a source, by its file or URL."""
+"""Source of the frames of a video file or URL."""
 
 from __future__ import annotations
 
@@ -12,13 +12,24 @@ from tutelage.app.sources.frames import Frame, FrameSource, SourceError, shown_p
 
 
 class VideoSource(FrameSource):
-    """A video file or the URL of one."""
+    """The frames of a video.
+
+    Parameters
+    ----------
+    path : file or URL
+    name : name for messages; None for the path
+
+    Raises
+    ------
+    SourceError
+        OpenCV cannot read it.
+    """
 
     def __init__(self, path: Path | str, name: str | None = None) -> None:
         self.name = name or shown_path(path)
         self._path = Path(path)
-        if "\ufffd" in shown_path(path):  # OpenCV crashes on those
-            raise SourceError(f"{self.name}: OpenCV opens no video by a name that is not UTF-8")
+        if "\ufffd" in shown_path(path):  # OpenCV crashes on such names
+            raise SourceError(f"{self.name}: OpenCV needs a file name in UTF-8 to read a video")
         capture = cv2.VideoCapture(str(path))
         if not capture.isOpened():
             raise SourceError(f"{self.name}: neither an image nor a video that OpenCV can read")
@@ -38,14 +49,14 @@ class VideoSource(FrameSource):
         if self._closed:
             return
         if index == 0:
-            raise SourceError(f"{self.name}: has no frame that OpenCV can decode")
+            raise SourceError(f"{self.name}: OpenCV can decode no frame of it")
         self._read_to_end = index
 
     def reads(self, path: Path) -> bool:
         return path.resolve() == self._path.resolve()
 
     def warnings(self) -> list[str]:
-        """Return a line where the file has fewer frames than it announces, as a cut-off one."""
+        """Return a line if the file has fewer frames than its header says."""
         read = self._read_to_end
         if read is None or self.length is None or read >= self.length:
             return []

@@ -1,6 +1,5 @@
-"""The DPU's overlay on the board: check it, load it, and look at what must be right before a job.
+"""The DPU's overlay on the board: loading it, and checking the requirements of a job.
 
-Never run on a board: the tests call a stand-in of pynq in a tree of files. What `load` does is
-what `DpuOverlay` of pynq-dpu 2.5.1 (dpu.py) does; it differs in that it never rewrites
-/etc/vart.conf unasked.
+Never run on a board: the tests use a stand-in for pynq in a tree of files. `load` follows
+`DpuOverlay` of pynq-dpu 2.5.1 (dpu.py), except that it never rewrites /etc/vart.conf unasked.
 """

@@ -1,11 +1,11 @@
-"""Load the DPU's overlay on the board, or look at what must be right before a job runs.
+"""Load the DPU's overlay on the board, or check the requirements of a job.
 
-    python -m tutelage.board.overlay check DIR [--model net.xmodel] [--fix]  # only --fix changes it
+    python -m tutelage.board.overlay check DIR [--model net.xmodel] [--fix]
     python -m tutelage.board.overlay load  DIR [--model net.xmodel] [--fix]   # as root
 
-DIR has dpu.bit, dpu.hwh and dpu.xclbin, as `tutelage overlay` leaves them. Exit status:
-0 all is well, 1 something is wrong, 2 wrong use. Hazards that cannot be read off the board are
-printed and do not count.
+DIR has dpu.bit, dpu.hwh and dpu.xclbin, as written by `tutelage overlay`. `check` changes nothing
+without --fix. Exit status: 0 no fault, 1 fault, 2 wrong use. Hazards that cannot be detected on the
+board are printed and do not count as faults.
 """
 
 from __future__ import annotations
@@ -26,22 +26,27 @@ from tutelage.core.messages import run_command
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tutelage.board.overlay",
-        description="Load the DPU's overlay on the board, or check what a job needs.",
-        epilog="Exit status: 0 all is well, 1 something is wrong, 2 wrong use.",
+        description="Load the DPU's overlay on the board, or check the requirements of a job.",
+        epilog="Exit status: 0 no fault, 1 fault, 2 wrong use.",
     )
     parser.add_argument("command", choices=("load", "check"))
-    parser.add_argument("folder", metavar="DIR", type=Path, help="directory with dpu.bit and so on")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="directory with the overlay")
     parser.add_argument("--board", default=DEFAULT_BOARD, help="default: %(default)s")
     parser.add_argument("--model", type=Path, metavar="X.xmodel", help="check that it fits the DPU")
     parser.add_argument(
-        "--plugin", type=Path, metavar="ops.py", help="the model's own CPU operators"
+        "--plugin", type=Path, metavar="ops.py", help="custom CPU operators of the model"
     )
-    parser.add_argument("--fix", action="store_true", help="repair vart.conf, with a backup")
+    parser.add_argument("--fix", action="store_true", help="repair vart.conf, and keep a backup")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None, root: Path = Path("/")) -> int:
-    """Run the command line; `root` stands for / in all paths of the system."""
+    """Run the command line; return the exit status.
+
+    Parameters
+    ----------
+    root : directory that replaces / in all system paths
+    """
     options = _arguments(arguments)
 
     def work() -> int:

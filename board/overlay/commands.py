@@ -1,4 +1,4 @@
-"""Checking and loading the overlay, step by step."""
+"""The commands `check` and `load` of the overlay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ from tutelage.core.text import shown
 
 
 def check(site: OverlaySite, model: ModelFile | None = None, fix: bool = False) -> bool:
-    """Print the state of everything; returns whether all is well. Touches no hardware."""
+    """Print the state of files, configuration, firmware and model, without touching the hardware.
+
+    Parameters
+    ----------
+    fix : repair vart.conf
+
+    Returns
+    -------
+    Whether there is no fault
+    """
     steps: list[tuple[str, Any]] = [
         ("files", lambda: check_files(site)),
         ("config", lambda: check_config(site, fix)),
@@ -38,17 +47,17 @@ def check(site: OverlaySite, model: ModelFile | None = None, fix: bool = False) 
 
 
 def load(site: OverlaySite, model: ModelFile | None = None, fix: bool = False) -> None:
-    """Load the overlay and install its firmware; what is wrong is found before anything is touched.
+    """Load the overlay and install its firmware, after checking everything.
 
-    Loading again what is loaded is allowed and resets the DPU: no job may be running.
+    A loaded overlay may be loaded again, which resets the DPU: no job may be running.
 
     Raises
     ------
     OverlayError
-        The user is not root, a check fails, or pynq does.
+        The user is not root, a check fails, or pynq does not load the bitstream.
     """
     if os.geteuid() != 0:
-        raise OverlayError("loading needs root: sudo su, source PYNQ's profile, try again")
+        raise OverlayError("loading needs root; run sudo su, source PYNQ's profile, and try again")
     _say("files", check_files(site))
     if model is not None:
         _say("model", check_model(site, model))
@@ -82,8 +91,8 @@ def _check_loaded(site: OverlaySite, model: ModelFile | None) -> None:
         check_model(site, model, queried)
     elif expected is not None and queried != expected:
         raise OverlayError(
-            f"the DPU has fingerprint {queried:#x}, {site.overlay.release} {expected:#x}: "
-            "the files are another overlay's"
+            f"the DPU has fingerprint {queried:#x}, but {site.overlay.release} has {expected:#x}: "
+            "the files are of another overlay"
         )
 
 

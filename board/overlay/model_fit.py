@@ -1,4 +1,4 @@
-"""Whether a model was compiled for the DPU that is loaded."""
+"""Check that a model was compiled for the loaded DPU."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from tutelage.board.overlay.site import OverlaySite
 from tutelage.core.errors import OverlayError
 
 QUERY = ("xdputil", "query")
-"""AMD's tool (UG1414) that prints the fingerprint of the DPU at work."""
+"""AMD's tool (UG1414) that prints the fingerprint of the loaded DPU."""
 _QUERY_SECONDS = 20
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model to be run: its .xmodel, and a file with its operators for the CPU, if it has any."""
+    """A model's .xmodel file, and the file with its custom CPU operators, if any."""
 
     path: Path
     plugin: Path | None = None
 
 
 def query_fingerprint() -> int | None:
-    """Ask AMD's xdputil for the fingerprint of the DPU that is loaded; None where it is not known.
+    """Return the fingerprint of the loaded DPU from AMD's xdputil; None if unknown.
 
-    Only to be called with an overlay loaded and a right vart.conf. What xdputil prints was never
-    seen here: any "fingerprint" with a hexadecimal number is taken.
+    An overlay must be loaded, and vart.conf correct. The output format of xdputil is unverified:
+    any "fingerprint" followed by a hexadecimal number is accepted.
     """
     program = shutil.which(QUERY[0])
     if program is None:
@@ -49,16 +49,20 @@ def query_fingerprint() -> int | None:
 
 
 def check_model(site: OverlaySite, file: ModelFile, queried: int | None = None) -> str:
-    """See that a model was compiled for the overlay's DPU; says for which it was.
+    """Check that a model was compiled for the overlay's DPU.
 
     Parameters
     ----------
-    queried : fingerprint that the DPU itself reported; else the profile's is taken
+    queried : fingerprint reported by the DPU itself; None for the profile's
+
+    Returns
+    -------
+    A line with the DPU that the model was compiled for
 
     Raises
     ------
     OverlayError
-        It was compiled for another DPU, or cannot be loaded.
+        The model was compiled for another DPU, or cannot be loaded.
     """
     try:
         model = runner.load(file.path, file.plugin)

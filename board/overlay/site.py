@@ -1,4 +1,4 @@
-"""A board and the place of its overlay's files."""
+"""The paths of a board's overlay."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tutelage.core.files import replaced
 
 @dataclass(frozen=True)
 class OverlaySite:
-    """A board and the place of an overlay's files.
+    """A board and the paths of its overlay.
 
     Attributes
     ----------
-    profile : the board's
-    overlay : the same board's overlay
+    profile : profile of the board
+    overlay : overlay of the profile
     folder : directory with the overlay's files
-    root : stands for / in all paths of the system
+    root : directory that replaces / in all system paths
     """
 
     profile: Profile
@@ -29,7 +29,7 @@ class OverlaySite:
     root: Path = Path("/")
 
     def system(self, path: str) -> Path:
-        """A path of the board's system below `root`."""
+        """Return a system path, relative to `root`."""
         return self.root / path.lstrip("/")
 
     @property
@@ -42,24 +42,24 @@ class OverlaySite:
 
 
 def site_of(board: str, folder: Path, root: Path = Path("/")) -> OverlaySite:
-    """The overlay of a board, whose files are in `folder`.
+    """Return the overlay of a board, whose files are in `folder`.
 
     Raises
     ------
     OverlayUsageError
-        There is no such board, or its profile names no overlay.
+        The board is unknown, or its profile has no overlay.
     """
     try:
         profile = load_profile(board)
     except UnknownBoardError as error:
         raise OverlayUsageError(str(error)) from error
     if profile.overlay is None:
-        raise OverlayUsageError(f"the profile of the {profile.name} names no overlay")
+        raise OverlayUsageError(f"the profile of the {profile.name} has no overlay")
     return OverlaySite(profile, profile.overlay, folder, root)
 
 
 def in_one_line(path: Path, action: Any) -> Any:
-    """Call `action`; what the system refuses is reported in one line with the path."""
+    """Call `action`, and raise an OSError as an OverlayError with the path."""
     try:
         return action()
     except OSError as error:
@@ -67,6 +67,6 @@ def in_one_line(path: Path, action: Any) -> Any:
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Write a system file so that a reader, or a cut of the power, finds the old or the new one."""
+    """Replace a system file atomically, also in case of a power failure."""
     with replaced(path, durable=True, mode=0o644) as partial:
         partial.write_bytes(content)

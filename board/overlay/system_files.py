@@ -1,4 +1,4 @@
-"""The overlay's files: those that were fetched, and the system's firmware."""
+"""The overlay's files: the downloaded ones, and the system's firmware."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from tutelage.core.toml_file import TomlError
 
 
 def check_files(site: OverlaySite) -> str:
-    """See that all files are there and have the checksums that are beside them; says what was seen.
+    """Check that all files exist and have the checksums of the file beside them.
+
+    Returns
+    -------
+    A line with the outcome
 
     Raises
     ------
     OverlayError
-        One is missing, empty, or not the file that was verified.
+        A file is missing, empty, or differs from the one that was verified.
     """
     pins = _pins(site.folder / PINS)
     for name in site.overlay.files:
         path = site.folder / name
         if not path.is_file() or not in_one_line(path, path.stat).st_size:
             raise OverlayError(
-                f"{path}: missing or empty; `make overlay BOARD=...` on the workstation fetches it"
+                f"{path}: missing or empty; run `make overlay BOARD=...` on the workstation"
             )
         if pins and pins.get(name) != in_one_line(path, lambda path=path: sha256_of(path)):
-            raise OverlayError(
-                f"{path}: not the file that {PINS} has the SHA-256 of; copy it again"
-            )
+            raise OverlayError(f"{path}: its SHA-256 is not the one in {PINS}; copy the file again")
     names = ", ".join(site.overlay.files)
-    return f"{names}: {f'as {PINS} has them' if pins else f'there; no {PINS}, so not verified'}"
+    return f"{names}: {f'verified with {PINS}' if pins else f'not verified, without {PINS}'}"
 
 
 def _pins(path: Path) -> dict[str, str]:
@@ -42,31 +44,31 @@ def _pins(path: Path) -> dict[str, str]:
 
 
 def check_firmware(site: OverlaySite) -> str:
-    """See that the system's xclbin is the overlay's.
+    """Check that the system's xclbin is the overlay's; return a line with the outcome.
 
     Raises
     ------
     OverlayError
-        It is missing or another one's.
+        The xclbin is missing or belongs to another overlay.
     """
     if not site.firmware.is_file():
         raise OverlayError(f"{site.firmware}: missing; `load` installs it")
     if not _same(site.folder / site.overlay.xclbin, site.firmware):
-        raise OverlayError(f"{site.firmware}: another overlay's; `load` installs this one's")
-    return f"{site.firmware}: the overlay's"
+        raise OverlayError(f"{site.firmware}: is of another overlay; `load` installs the right one")
+    return f"{site.firmware}: matches the overlay"
 
 
 def install_firmware(site: OverlaySite) -> str:
-    """Put the xclbin where VART looks for it, in one step; says what was done.
+    """Install the xclbin at the path where VART looks for it; return a line with the outcome.
 
     Raises
     ------
     OverlayError
-        It cannot be written; what was there before stays.
+        The file cannot be written. The existing one is unchanged.
     """
     source = site.folder / site.overlay.xclbin
     if site.firmware.is_file() and _same(source, site.firmware):
-        return f"{site.firmware}: there already"
+        return f"{site.firmware}: already installed"
     in_one_line(site.firmware, lambda: write_durably(site.firmware, source.read_bytes()))
     return f"{site.firmware}: installed"
 

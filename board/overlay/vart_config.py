@@ -12,31 +12,31 @@ _MOST_CONFIG_BYTES = 64 * 1024
 
 
 def check_config(site: OverlaySite, fix: bool = False) -> str:
-    """See that vart.conf is the one line that it must be; says what was seen or done.
+    """Check that vart.conf is the required line; return a line with the outcome.
 
     Parameters
     ----------
-    fix : replace a wrong file; what it was stays beside it, under a name that was free
+    fix : replace a wrong file, and keep a backup beside it
 
     Raises
     ------
     OverlayError
-        It is wrong, or cannot be read or written.
+        The file is wrong, or cannot be read or written.
     """
     wanted = site.overlay.config_line
     found = _config_text(site.config)
     if found is not None and found.splitlines() == [wanted]:
         return f"{site.config}: {wanted}"
-    what = "missing" if found is None else f"must be the one line {wanted!r}, is {_short(found)}"
+    what = "missing" if found is None else f"must be the line {wanted!r}, is {_short(found)}"
     if not fix:
-        raise OverlayError(f"{site.config}: {what}; it can crash the board: repair it with --fix")
-    kept = "" if found is None else f"; what it was: {_keep(site.config)}"
+        raise OverlayError(f"{site.config}: {what}; this can crash the board: repair it with --fix")
+    kept = "" if found is None else f"; backup: {_keep(site.config)}"
     in_one_line(site.config, lambda: write_durably(site.config, f"{wanted}\n".encode()))
     return f"{site.config}: repaired{kept}"
 
 
 def _config_text(path: Path) -> str | None:
-    """Return the file's text (as much as matters), None where there is none."""
+    """Return the file's text, up to 64 KiB; None if there is no file."""
     if not path.exists():
         return None
 

@@ -1,4 +1,4 @@
-"""Power of a board's rails or of a PC, sampled while something else runs.
+"""Power of a board's rails or of a PC, sampled while other code runs.
 
     from tutelage.board.power import Power
 
@@ -6,7 +6,7 @@
         work()
     print(power.watts, power.joules)
 
-Where nothing can be measured the figures are None, and `Power.reason` says why.
+If nothing can be measured, the figures are None, and `Power.reason` says why.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Power", "PowerError", "open_power"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the sampler, and numpy with it, when one of its names is asked for."""
+    """Import the sampler, and numpy with it, when one of its names is used."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from tutelage.board.power import sampler

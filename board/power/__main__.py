@@ -1,8 +1,9 @@
-"""Power for a process that does not import this package: `python -m tutelage.board.power rapl`.
+"""Power for processes that do not import this package: `python -m tutelage.board.power rapl`.
 
-The first line on standard output gives source, reason and total_rail; "none" where nothing can be
-measured. Each line {"start": s, "end": s, "frames": n} on standard input, in monotonic time, which
-is one for all processes on Linux, is answered by `Power.report` of that window, as JSON.
+The first line on standard output gives source, reason and total_rail; the source is "none" if
+nothing can be measured. Each line {"start": s, "end": s, "frames": n} on standard input is answered
+with `Power.report` of that window, as JSON. Times are monotonic, and comparable between processes
+on Linux.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from tutelage.board.power.sources.registry import source_names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Answer until standard input ends; returns the exit status."""
+    """Answer until standard input ends; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tutelage.board.power", allow_abbrev=False)
     parser.add_argument("source", choices=("auto", *source_names(), "none"))
-    parser.add_argument("--sysfs", type=Path, default=SYSFS, help="where /sys is mounted")
+    parser.add_argument("--sysfs", type=Path, default=SYSFS, help="mount point of sysfs")
     options = parser.parse_args(arguments)
     try:
         power = open_power(options.source, sysfs=options.sysfs)

@@ -11,21 +11,21 @@ import numpy as np
 from tutelage.board.power.record import Span
 from tutelage.board.power.sources.source import Rail
 
-# How much of a window may be without readings before its energy counts as not measured.
+# Share of a window without readings above which its energy counts as not measured.
 _MAX_DARK_SHARE = 0.05
 
 
 @dataclass(frozen=True)
 class RailFigures:
-    """What one rail did within a window of time; None where it was not measured.
+    """Figures of one rail in a window of time; None if not measured.
 
     Attributes
     ----------
     mean_w, max_w : mean power and highest reading, W
     joules : energy, J
-    error_joules : what is known to be uncertain about it, J, see `Power.energy`
-    flagged : readings of power or current that were missing or nonsense
-    rate_hz : readings per second that all this rests on
+    error_joules : bound of the energy's known errors, J, see `Power.energy`
+    flagged : number of missing or implausible readings of power or current
+    rate_hz : readings per second
     """
 
     mean_w: float | None
@@ -38,7 +38,7 @@ class RailFigures:
 
 @dataclass(frozen=True)
 class Idle:
-    """A rail at rest: mean power and the readings' standard deviation, W."""
+    """An idle rail: mean power and standard deviation of the readings, W."""
 
     mean_w: float
     spread_w: float
@@ -46,14 +46,14 @@ class Idle:
 
 @dataclass(frozen=True)
 class PowerWindow:
-    """What is known of so many seconds: of the schedule and of each rail, None where nothing is."""
+    """The records of a window: of the sampling times and of each rail; None without data."""
 
     seconds: float
     sampling: Span | None
     rails: list[Span | None]
 
     def schedule(self) -> dict[str, Any]:
-        """Return how well the sampler kept its times, all None where it took no sample."""
+        """Return samples, rate_hz, jitter_ms and missed; None without any sample."""
         span = self.sampling
         grown, missed = span.sums[:2] if span else (0.0, 0.0)
         samples = len(span.values) if span and span.complete else round(grown)
@@ -70,7 +70,7 @@ class PowerWindow:
 
 
 def figures_of(rail: Rail, span: Span | None, seconds: float) -> RailFigures:
-    """Return a rail's figures in a window; the error bar is explained at `Power.energy`."""
+    """Return a rail's figures in a window of `seconds`; `Power.energy` explains the error."""
     if span is None:
         return RailFigures(None, None, None, None, 0)
     joules, dark, flagged, _, readings = span.sums
@@ -78,7 +78,7 @@ def figures_of(rail: Rail, span: Span | None, seconds: float) -> RailFigures:
     flags, rate = round(flagged), _per_second(readings, span)
     known = seconds - dark
     max_w = span.highest if math.isfinite(span.highest) else None
-    if not known > 1e-9:  # not even one step between two readings
+    if not known > 1e-9:  # no interval between two good readings
         return RailFigures(None, max_w, None, None, flags, rate)
     mean = joules / known
     if dark > _MAX_DARK_SHARE * seconds:
@@ -88,7 +88,7 @@ def figures_of(rail: Rail, span: Span | None, seconds: float) -> RailFigures:
         rail.step_watts * known
         + rail.relative_error * joules
         + 2 * rail.lag_seconds * mean
-        + span.whole_steps[3]  # unseen between two readings in turn
+        + span.whole_steps[3]  # possible changes between two readings of rails read in turn
         + filled
     )
     return RailFigures(mean, max_w, joules + filled, error, flags, rate)
@@ -99,6 +99,6 @@ def _per_second(count: float, span: Span) -> float:
 
 
 def spread_of(span: Span | None) -> float:
-    """Return the standard deviation of the readings that there are."""
+    """Return the standard deviation of the finite readings; 0 without any."""
     known = span.values[np.isfinite(span.values)] if span else ()
     return float(np.std(known)) if len(known) else 0.0

@@ -1,4 +1,4 @@
-"""One rail's energy, summed up reading by reading."""
+"""The energy of one rail, summed reading by reading."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tutelage.board.power.sources.source import Rail
 
 
 class RailMeter:
-    """Sums up one rail's energy, reading by reading.
+    """Meter of one rail, which sums its energy reading by reading.
 
     Attributes
     ----------
-    record : what is known of the past; its rows' value is the power, W, its sums see `add`
-    time : when the last reading was taken, s
-    watts : the last reading, NaN where it was not believable
-    flags : readings that were not believable, by kind
+    record : record of the readings; the value of a row is the power, W, and `add` explains its sums
+    time : time of the last reading, s
+    watts : the last reading, W; NaN if it was implausible
+    flags : numbers of implausible readings, by kind
     """
 
     __slots__ = (
@@ -26,14 +26,15 @@ class RailMeter:
     )  # fmt: skip
 
     def __init__(self, rail: Rail, counts_energy: bool, side: bool, longest: float, rows: int):
-        """Allocate memory.
+        """Allocate memory for the record.
 
         Parameters
         ----------
-        counts_energy : readings are J since some time instead of W
-        side : it is read in turn with others
-        longest : between two readings that lie further apart nothing is known, s
-        rows : so many readings are kept
+        rail : the rail
+        counts_energy : readings are energies since some time, J, instead of powers, W
+        side : the rail is read in turn with others
+        longest : longest interval between two readings over which power is interpolated, s
+        rows : number of readings to keep
         """
         self.rail = rail
         self.record = Record(rows, sums=5, smooth=not counts_energy)
@@ -48,11 +49,17 @@ class RailMeter:
         self._flagged = self._readings = 0
 
     def add(self, value: float, now: float) -> None:
-        """Take a reading, W or (of a counter) J, of a time that lies after the one before, s.
+        """Add a reading of a later time.
 
-        The sums that are recorded: energy over all steps between two believable readings, J; the
-        other steps' time, s; readings that were not believable; energy that may have gone unseen
-        between two readings in turn, J: the power is taken to stay between them; all readings.
+        Records these sums: the energy of all intervals between two plausible readings, J; the
+        duration of the other intervals, s; the number of implausible readings; the energy that may
+        be missed between two readings of a rail that is read in turn, J, assuming that the power
+        stays between them; the number of all readings.
+
+        Parameters
+        ----------
+        value : power, W, or energy of a counter, J
+        now : time of the reading, s
         """
         seconds = now - self.time if self._readings else 0.0
         self.time = now
@@ -66,7 +73,7 @@ class RailMeter:
             watts = value
         if self._least <= watts <= self._limit:
             self.watts = watts
-            # Counters know their energy however long nobody looked.
+            # Counters are exact over intervals of any length.
             if math.isfinite(energy) and (self._counts or seconds <= self._longest):
                 self._joules += energy
                 if self._side:
@@ -90,6 +97,7 @@ class RailMeter:
             self._last = math.nan
 
     def check_amps(self, amps: float) -> None:
+        """Flag an implausible current, A."""
         if not (math.isnan(amps) or 0 <= amps <= FAR_ABOVE * self.rail.max_amps):
             self._flag("current")
 

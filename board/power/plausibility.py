@@ -1,8 +1,8 @@
-"""Which of a rail's readings are believed: its power, its volts times its amperes, or neither.
+"""Selection of a rail's reading: its power, its volts times amperes, or neither.
 
-A power monitor can read 0 W beside a sound voltage and current, or any power at all: its power
+A power monitor can report 0 W, or any other power, beside a correct voltage and current: its power
 register needs a calibration that the driver may not have written. A reading is therefore compared
-with volts times amperes where these are plausible, and with what the board takes at least
+with volts times amperes if these are plausible, and with the least power of the board
 (core/profiles).
 """
 
@@ -14,38 +14,38 @@ from typing import NamedTuple
 
 from tutelage.core.board_profile import Profile, RailProfile
 
-# A finding counts when it is made so often in a row: a load can change between two readings.
+# A finding counts after this many repetitions, since a load can change between two readings.
 TIMES = 5
-# A current is nonsense beyond this many times the most that the rail can carry.
+# A current above this multiple of the rail's maximum is implausible.
 FAR_ABOVE = 1.5
 _SAME_SHUNT = 0.01  # relative
 
 POWER, PRODUCT, NOTHING = "power", "volts times amperes", "nothing"
-"""What is believed of a rail."""
+"""The reading of a rail that is used."""
 _LOW = "power, although it is low"
 
 
 class Doubt(NamedTuple):
-    """Something that speaks against a rail's readings, in one line that begins with its name."""
+    """A doubt about a rail's readings; the text is one line that begins with the rail's name."""
 
     rail: str
     text: str
 
 
 class Belief:
-    """Judges a rail's readings as they come.
+    """Plausibility check of a rail's readings.
 
     Parameters
     ----------
-    profile, rail : what is known of the board and of the rail
-    sensor : where the readings are from, for the reader
-    shunt_ohms : the shunt's resistance as the driver has it, None where it is not shown
+    profile, rail : profiles of the board and of the rail
+    sensor : description of the sensor, for messages
+    shunt_ohms : resistance of the shunt that the driver assumes, ohms; None if unknown
 
     Attributes
     ----------
-    basis : what is believed: POWER, PRODUCT or NOTHING. POWER is the product too where the rail
-        has no power reading of its own
-    doubts : everything that was found so far
+    basis : the reading to use: POWER, PRODUCT or NOTHING. If the rail has no power reading of its
+        own, POWER is the product too
+    doubts : all doubts so far
     """
 
     def __init__(
@@ -55,25 +55,25 @@ class Belief:
         self._idle = profile.idle_watts if rail.name == profile.total_rail else None
         self._finding = self._next = self.basis = POWER
         self._times = 0
-        self._told: set[str] = set()  # findings that are among the doubts
+        self._reported: set[str] = set()  # findings that are among the doubts
         self.doubts: list[Doubt] = []
         right = rail.shunt_ohms
         self._fixed = bool(shunt_ohms and right and abs(shunt_ohms / right - 1) > _SAME_SHUNT)
         if self._fixed:
             self.basis = NOTHING
             self._doubt(
-                f"the driver takes its shunt for {1e6 * (shunt_ohms or 0):.0f} microohms, the "
-                f"board's has {1e6 * (right or 0):.0f}: amperes and watts are wrong by that much, "
-                "the rail is not measured; mend shunt-resistor in the device tree"
+                f"the driver assumes a shunt of {1e6 * (shunt_ohms or 0):.0f} microohms, the "
+                f"board's has {1e6 * (right or 0):.0f}: amperes and watts are wrong by that "
+                "factor, so the rail is not measured; fix shunt-resistor in the device tree"
             )
 
     def look(self, volts: float, amps: float, watts: Sequence[float]) -> bool:
-        """Take readings into account; return whether `basis` has changed.
+        """Check readings; return whether `basis` has changed.
 
         Parameters
         ----------
-        volts, amps : V and A, NaN where there is none
-        watts : power readings around them, W; empty where the rail has none
+        volts, amps : voltage, V, and current, A; NaN if not measured
+        watts : power readings before and after them, W; empty if the rail has none
         """
         known = [value for value in watts if math.isfinite(value)]
         product = volts * amps
@@ -87,20 +87,20 @@ class Belief:
             return False
         self._finding, before = finding, self.basis
         self.basis = POWER if finding == _LOW else finding
-        if finding not in (POWER, *self._told):
-            self._told.add(finding)
+        if finding not in (POWER, *self._reported):
+            self._reported.add(finding)
             text = self._text(finding, volts, amps, (known or [product])[0], bool(watts))
             self._doubt(f"{text}; {self._advice()}")
         return self.basis != before
 
     def _plausible(self, volts: float, amps: float) -> float:
-        """Return volts times amperes, W; NaN where they cannot be this rail's."""
+        """Return volts times amperes, W; NaN if they are implausible for this rail."""
         rail = self._rail
         near = abs(volts - rail.volts) <= self._tolerance * rail.volts
         return volts * amps if near and 0 <= amps <= FAR_ABOVE * rail.max_amps else math.nan
 
     def _find(self, product: float, watts: Sequence[float], own: bool) -> str:
-        """Return what the readings call for; `own`: the power is a reading of its own."""
+        """Return the finding of these readings. `own`: the rail has a power reading."""
         rail, low, high = self._rail, min(watts), max(watts)
         allowed = rail.step_watts + self._tolerance * max(abs(product), abs(high))
         far = product < low - allowed or product > high + allowed  # NaN is not
@@ -111,7 +111,7 @@ class Belief:
         return POWER
 
     def _text(self, finding: str, volts: float, amps: float, watts: float, own: bool) -> str:
-        """Return what was read, what was expected, and what follows."""
+        """Return the message of a finding: reading, expected value and consequence."""
         product = f"{_short(volts)} V x {_short(amps)} A"
         read = f"reads {_short(watts)} W beside {product}" if own else f"reads {product}"
         known = not math.isnan(volts * amps)
@@ -120,9 +120,9 @@ class Belief:
             read = f"reads {_short(watts)} W"
         idle = "" if self._idle is None else f"{_short(self._idle)} W at rest, as published"
         if finding == PRODUCT:
-            return f"{read}{is_}: the product is used, the reading is not"
+            return f"{read}{is_}: the product is used instead of the reading"
         if finding == _LOW:
-            return f"{read}{is_}, and the board takes {idle}: used all the same"
+            return f"{read}{is_}, but the board takes {idle}: the reading is used anyway"
         if self._rail.least_watts:
             least = f"at least {_short(self._rail.least_watts)} W are expected"
             return f"{read}{is_}; {least} ({idle}): the rail is not measured"

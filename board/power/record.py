@@ -1,8 +1,7 @@
-"""What the power sampler keeps: running sums in memory that is allocated once.
+"""Records of the power sampler: running sums, in memory that is allocated once.
 
-A record holds rows of one thing: the time (monotonic, s), a value, and sums that run from the
-first row on. What happened between two times is the difference of two rows, however many lie
-between them.
+A row has a time (monotonic, s), a value, and sums since the first row. The sums of a window are the
+differences of two rows, independent of the number of rows in between.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ Floats = np.ndarray
 
 @dataclass(frozen=True)
 class Span:
-    """What a record knows of a window of time.
+    """The part of a window of time that a record covers.
 
     Attributes
     ----------
-    first, last : the part of the window that the record covers, s
-    sums : by how much each sum grew between them
-    whole_steps : the same between the rows around them
-    values : the rows' values in the window, as far as every row is still kept
-    highest : the highest value, NaN where there is none
-    complete : every row of the window is still kept
+    first, last : start and end of this part, s
+    sums : increase of each sum between them
+    whole_steps : the same between the rows before and after them
+    values : values of the rows in the window that are kept one by one
+    highest : the highest value; NaN without any
+    complete : whether every row of the window is kept
     """
 
     first: float
@@ -46,13 +45,13 @@ class Span:
 
 
 class Ring:
-    """The last rows of a table, in memory that is allocated once; columns[0] rises."""
+    """The last rows of a table, in memory that is allocated once. Column 0, the time, increases."""
 
     def __init__(self, capacity: int, columns: int):
-        self._rows = np.zeros((max(1, capacity), columns))  # pages are taken as they are written
+        self._rows = np.zeros((max(1, capacity), columns))  # Linux allocates pages when written
         self._capacity = len(self._rows)
         self._bytes = self._rows.data.cast("B")
-        times: Any = self._rows[:, _TIME]  # mypy knows no buffers below Python 3.12
+        times: Any = self._rows[:, _TIME]  # mypy supports buffers from Python 3.12 on
         self._times = memoryview(times)
         self._format = struct.Struct(f"{columns}d")  # a third of the time of numpy's assignment
         self._count = 0
@@ -70,7 +69,7 @@ class Ring:
         return self._rows.nbytes
 
     def row(self, index: int) -> tuple[float, ...]:
-        """Return a row, 0 the oldest."""
+        """Return a row; 0 is the oldest."""
         place = (self._oldest() + index) % self._capacity
         return self._format.unpack_from(self._bytes, place * self._format.size)
 
@@ -78,7 +77,7 @@ class Ring:
         return float(self._times[(self._oldest() + index) % self._capacity])
 
     def position(self, moment: float) -> int:
-        """Return how many rows are at or before a time."""
+        """Return the number of rows at or before a time."""
         oldest, newer = self._oldest(), self._capacity - self._oldest()
         if oldest and self._times[self._capacity - 1] <= moment:
             return newer + bisect_right(self._times, moment, 0, oldest)
@@ -86,7 +85,7 @@ class Ring:
         return bisect_right(self._times, moment, oldest, end) - oldest
 
     def columns(self, first: int, last: int, columns: Any) -> Floats:
-        """Return a copy of one column (or a slice of them) of the rows first..last-1, in order."""
+        """Return a copy of a column (or a slice of columns) of the rows first..last-1, in order."""
         begin = self._oldest() + first
         end = max(begin, self._oldest() + last)
         wrapped = max(0, end - self._capacity)
@@ -100,19 +99,18 @@ class Ring:
 
 
 class Record:
-    """Every row of the last minutes, and one per second of the last day.
+    """Every row of the last minutes, and one row per second of the last day.
 
-    Windows that begin where every row is still kept are exact to the row, older ones to the
-    second.
+    A window is exact to the row if every row at its start is kept, or else to the second.
     """
 
     def __init__(self, rows: int, sums: int, smooth: bool = False):
-        """Allocate memory for all that will ever be kept.
+        """Allocate all memory.
 
         Parameters
         ----------
-        rows : so many are kept one by one
-        sums : how many there are
+        rows : number of rows that are kept one by one
+        sums : number of sums in a row
         smooth : the first sum is the integral of the value, which is linear between two rows
         """
         self._fine = Ring(rows, _SUMS + sums)
@@ -129,7 +127,7 @@ class Record:
         return self._fine.nbytes + self._coarse.nbytes
 
     def append(self, row: tuple[float, ...]) -> None:
-        """Keep a row: time, value, sums; the cost does not depend on how many there were."""
+        """Add a row (time, value, sums...), at constant cost."""
         self._fine.append(row)
         value = row[_VALUE]
         if value > self._highest:  # NaN is not
@@ -142,15 +140,17 @@ class Record:
         self._highest = -math.inf
 
     def rows(self, start: float, end: float, columns: Any, before: int = 0) -> Floats:
-        """Return a copy of columns of the rows of start..end (s, both inclusive), oldest first.
+        """Return a copy of columns of the rows from start to end (s, inclusive), oldest first.
 
-        `before`: so many rows more that precede them, where they are kept.
+        Parameters
+        ----------
+        before : number of additional earlier rows, as far as they are kept
         """
         first = self._fine.position(math.nextafter(start, -math.inf))
         return self._fine.columns(max(0, first - before), self._fine.position(end), columns)
 
     def span(self, start: float, end: float) -> Span | None:
-        """Return what is known between two times, s; None where no row is."""
+        """Return the record of a window between two times, s; None without rows."""
         if not len(self._fine) or not end > start:
             return None
         fine = self._fine
@@ -172,13 +172,13 @@ class Record:
         )
 
     def _at(self, moment: float) -> tuple[tuple[float, ...], ...]:
-        """Return the sums at a time within the record, and those of the rows around it."""
+        """Return the sums at a time within the record, and those of the rows before and after."""
         before, after = self._around(moment)
         step = after[_TIME] - before[_TIME]
         share = (moment - before[_TIME]) / step if step > 0 else 0.0
         sums = [a + share * (b - a) for a, b in zip(before[_SUMS:], after[_SUMS:], strict=True)]
         slope = after[_VALUE] - before[_VALUE]
-        # A step over which the integral does not rise is dark; coarse rows hold no single values.
+        # An interval without an increase has no data. Coarse rows have no single values.
         rising = after[_SUMS] > before[_SUMS] and before[_TIME] >= self._fine.time(0)
         if self._smooth and rising and math.isfinite(slope):
             sums[0] += step * (share * share - share) / 2 * slope

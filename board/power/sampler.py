@@ -1,8 +1,8 @@
-"""How much power the board takes, and how much energy a stretch of time cost.
+"""Sampler of power, which gives the energy of any window of time.
 
-    with Power() as power:                   # the first source that is there, see `open_power`
+    with Power() as power:                   # the first available source, see `open_power`
         work()
-    power.watts, power.joules                # of the block; None where nothing can be measured
+    power.watts, power.joules                # of the block; None if nothing can be measured
 
     with open_power("rapl", rate_hz=100) as power:
         idle = power.measure_idle(5)
@@ -10,14 +10,14 @@
         power.report(start, end, frames=300, idle=idle)["joules_per_frame"]
 
 A thread reads at a fixed rate on the monotonic clock, on which frames are timed too. Energies are
-summed up as readings come in, so that a run of any length keeps its figures in memory that was
-allocated before it began. Where nothing can be measured every figure is None.
+summed as readings arrive, so that the figures of a run of any length need only memory that is
+allocated at the start. If nothing can be measured, every figure is None.
 
-On a board every reading is a transfer on a slow bus: at 50 Hz nine rails of a ZCU104 would keep it
-busy for a large part of the time (estimated, not measured: a page of an IRPS5401 is selected,
-checked and read in some 12 bytes, 1.1 ms at 100 kHz, and waits for interrupts in between). So the
-total rail is read with every sample, the others in turn, each about ten times per second. Every
-reading has its own time.
+On a board, every reading is a transfer on a slow bus. At 50 Hz, the nine rails of a ZCU104 would
+keep it busy for much of the time (an estimate: selecting, checking and reading a page of an
+IRPS5401 takes about 12 bytes, 1.1 ms at 100 kHz, and waits for interrupts in between). The total
+rail is therefore read with every sample, and the others in turn, each about ten times per second.
+Every reading has its own time.
 """
 
 from __future__ import annotations
@@ -43,28 +43,28 @@ from tutelage.core.board_profile import DEFAULT_BOARD
 
 DEFAULT_RATE_HZ = 50.0
 SYSFS = Path("/sys")
-# For how long every reading is kept; one per second is for a day.
+# Time for which every reading is kept; one per second is kept for a day.
 _FINE_SECONDS = 600.0
-# Between two readings further apart than this nothing is known of the power: the process slept.
+# Longest interval over which power is interpolated; after a longer one, the process has slept.
 _LONGEST_STEP_SECONDS = 1.0
 _LONGEST_STEP_SAMPLES = 10
-# So many samples are recorded at once, if nobody asks before: code and data that are used together
-# are fetched into the caches once, and waking to cold caches is most of what a sample costs.
+# Number of samples that are recorded together, unless figures are requested earlier. Cache misses
+# after waking are most of the cost of a sample, and recording together shares them.
 _SETTLED_TOGETHER = 25
-# How often one rail in turn is inspected.
+# Rate of inspections, of one rail in turn.
 _INSPECTIONS_HZ = 5.0
-# How often each rail but the total is read where rails are read one by one.
+# Rate at which each rail but the total is read, if rails are read one by one.
 _SIDE_RATE_HZ = 10.0
-# When a sample took that share of the period it reads no further rails but the total ...
+# A sample that has taken this share of the period reads no further rails after the total ...
 _SAMPLE_SHARE = 0.5
-# ... except that every so many samples read one in any case.
+# ... except that one sample in this many reads one in any case.
 _SIDE_AT_LEAST_EVERY = 5
-# The sampler looks this often whether it should end.
+# Longest sleep of the sampler, after which it checks whether to end.
 _SLICE_SECONDS = 0.1
 
 Clock = Callable[[], float]
-Timed = tuple[int, float, float]  # rail, reading (W or J), its time, s
-# Readings, how late the sample was (s), samples missed so far, the rail inspected (or -1), its A.
+Timed = tuple[int, float, float]  # rail, reading (W or J), its time (s)
+# Readings, lateness of the sample (s), samples missed so far, inspected rail (or -1), its amperes.
 _Sample = tuple[list[Timed], float, int, int, float]
 
 
@@ -77,46 +77,48 @@ def open_power(
     clock: Clock = time.monotonic,
     history_seconds: float = _FINE_SECONDS,
 ) -> Power:
-    """Return a sampler of a source that is named, not yet started.
+    """Return a sampler of a source, not yet started.
 
         with open_power("hwmon", rate_hz=100) as power: ...
 
     Parameters
     ----------
-    source : one of `source_names`; "auto" takes the first that is there, or "none" with the reasons
-    board : profile that names the board's rails
+    source : one of `source_names`; "auto" selects the first available one, or else a source
+        without rails; "none" measures nothing
+    board : profile with the board's rails
     rate_hz : samples per second
-    sysfs : where Linux's class directories are
-    clock : monotonic time, s
-    history_seconds : for how long every reading is kept
+    sysfs : mount point of Linux's sysfs
+    clock : function that returns the monotonic time, s
+    history_seconds : time for which every reading is kept, s
 
     Raises
     ------
     PowerError
-        The named source is not there.
+        The source is unknown or not available, or the rate is out of range.
     TomlError
-        There is no such board.
+        The board is unknown.
     """
     if not (0 < rate_hz <= 1000):
-        raise PowerError(f"{rate_hz} readings per second: must be above 0 and at most 1000")
+        raise PowerError(f"{rate_hz} readings per second: give a rate above 0 and up to 1000")
     return Power(open_source(source, board, sysfs), rate_hz, clock, history_seconds)
 
 
 class Power:
-    """Samples a power source in a thread and gives power and energy, to any thread.
+    """Sampler of a power source in a thread; any thread may get its figures.
 
         with Power() as power:
             work()
         print(f"{power.watts} W, {power.joules} J")
 
-    A ``with`` block starts the sampling, and ends it and closes the source; the figures remain.
+    A ``with`` block starts the sampling, ends it, and closes the source. The figures remain
+    available.
 
     Parameters
     ----------
-    source : what is read; None for the first that is there, see `open_power`
+    source : power source; None for the first available one, see `open_power`
     rate_hz : samples per second
-    clock : monotonic time, s
-    history_seconds : for how long every reading is kept
+    clock : function that returns the monotonic time, s
+    history_seconds : time for which every reading is kept, s
     """
 
     def __init__(
@@ -137,14 +139,14 @@ class Power:
         self._side = [i for i in rails if i != total] if source.one_by_one else []
         self._side_per_sample = math.ceil(len(self._side) * min(1.0, _SIDE_RATE_HZ / rate_hz))
         self._side_next = 0
-        self._read_all = False  # somebody waits for a reading of every rail
+        self._read_all = False  # a thread waits for a reading of every rail
         self._inspect_every = max(1, round(rate_hz / _INSPECTIONS_HZ))
         self._meters = [self._meter(i, history_seconds) for i in rails]
-        # The schedule's rows: time, how late the sample was; counts of samples and of missed ones,
-        # and the time at which it ended. Nothing is allocated for a source without rails.
+        # Rows of the schedule: time and lateness of a sample, numbers of samples and of missed
+        # ones, and the time of its end. A source without rails needs none.
         capacity = 2 + round(history_seconds * rate_hz)
         self._schedule = Record(capacity, sums=3) if self._meters else None
-        # Only the thread changes these two, and appends; who holds the lock takes away and records.
+        # Only the sampling thread changes these two and appends; the lock's holder removes.
         self._taken = 0
         self._missed = 0
         self._pending: deque[_Sample] = deque()
@@ -165,12 +167,12 @@ class Power:
 
     @property
     def source(self) -> str:
-        """Name of the source, "none" where nothing is measured."""
+        """Name of the source; "none" if nothing is measured."""
         return self._source.name
 
     @property
     def reason(self) -> str:
-        """One line: what is measured, what was tried before and what is doubted, or why not."""
+        """One line with the rails, unavailable sources and doubts, or why nothing is measured."""
         return "; doubted: ".join([self._source.text, *(doubt.text for doubt in self.doubts())])
 
     @property
@@ -179,17 +181,17 @@ class Power:
 
     @property
     def total_rail(self) -> str | None:
-        """The rail that holds all others: 12V on a ZCU104. Rails are never summed with it."""
+        """The rail that feeds all others, such as 12V on a ZCU104; None without one."""
         return self._source.total_rail
 
     def doubts(self) -> list[Doubt]:
-        """Return what speaks against readings so far: power beside volts, amperes and idle."""
+        """Return the doubts about readings so far, such as power that is not volts x amperes."""
         return self._source.doubts()
 
     # ---- sampling
 
     def start(self) -> None:
-        """Take the first sample and go on in a thread; does nothing while it runs."""
+        """Take the first sample and continue in a thread. Does nothing if it runs already."""
         if self._thread is not None or not self._meters:
             return
         self._stopping = False
@@ -199,7 +201,7 @@ class Power:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take a last sample and end the thread; the figures stay, `start` goes on with them."""
+        """Take a last sample and end the thread. `start` may continue the record later."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._stopping = True
@@ -207,7 +209,7 @@ class Power:
             self.sample()
 
     def close(self) -> None:
-        """Stop and release the source's files."""
+        """Stop, and close the source."""
         self.stop()
         if not self._closed:
             self._closed = True
@@ -249,11 +251,11 @@ class Power:
         return self.energy(begin, self._clock() if end is None else end)
 
     def _run(self, origin: float) -> None:
-        """Sample at origin + n * period, so that no delay adds up; skip what is already past."""
+        """Sample at origin + n * period, so that delays do not add up; skip missed times."""
         tick = 1
         while not self._stopping:
             due = origin + tick * self._period
-            # Sleeping costs half of what waiting for an event does; so slices, to end soon.
+            # Sleeping costs half as much as waiting for an event; short sleeps allow a quick end.
             rest = due - self._clock()
             if rest > 0:
                 time.sleep(min(rest, _SLICE_SECONDS))
@@ -265,17 +267,17 @@ class Power:
             tick = following
 
     def sample(self) -> None:
-        """Read all rails now; for callers with a clock of their own. The thread reads by itself."""
+        """Read all rails now, for callers without the sampling thread."""
         self._sample(None, everything=True)
 
     def _sample(self, due: float | None, everything: bool) -> None:
-        """Take a sample that was meant to begin at `due`, s; by default now."""
+        """Take a sample that was due at a time, s; None for now."""
         begin = self._clock()
         if self._source.one_by_one:
             readings = self._read_in_turn(begin, everything)
         else:
             values = self._source.read()
-            now = (begin + self._clock()) / 2  # sensors behind a bus take their time
+            now = (begin + self._clock()) / 2  # reading sensors on a bus takes time
             readings = [(index, value, now) for index, value in enumerate(values)]
         late = max(0.0, begin - due) if due is not None else 0.0
         turn, amps = -1, math.nan
@@ -291,7 +293,7 @@ class Power:
                 self._settle()
 
     def _settle(self) -> None:
-        """Enter the samples that wait for it into the record, under the lock."""
+        """Record the pending samples. The caller must hold the lock."""
         while self._pending:
             readings, late, missed, turn, amps = self._pending.popleft()
             if turn >= 0:
@@ -304,7 +306,7 @@ class Power:
             self._schedule.append((moment, late, self._samples, missed, end))
 
     def _read_in_turn(self, begin: float, everything: bool) -> list[Timed]:
-        """Read the total and some other rails, or all; fewer where the bus takes too long."""
+        """Read the total rail and some or all of the others; fewer if the bus takes too long."""
         clock, read = self._clock, self._source.read_rail
         readings: list[Timed] = []
         before = begin
@@ -331,7 +333,7 @@ class Power:
     # ---- figures
 
     def latest(self) -> dict[str, float] | None:
-        """Return the last sample, W per rail that could be read; None before the first one."""
+        """Return the last sample, W by rail, without unreadable rails; None before the first."""
         if not self._taken:
             return None
         with self._lock:
@@ -340,22 +342,22 @@ class Power:
         return {n: w for n, w in zip(self.rails, watts, strict=True) if math.isfinite(w)}
 
     def energy(self, start: float, end: float) -> dict[str, RailFigures]:
-        """Return each rail's energy and power between two times of the clock.
+        """Return each rail's energy and power between two times of the clock, s.
 
-        Powers are integrated by the trapezoid rule; counters of energy are subtracted. Energy is
-        None where more than 5 % of the window is without readings.
+        Powers are integrated with the trapezoid rule; counters of energy are subtracted. The energy
+        is None if more than 5 % of the window has no readings.
 
-        The error bar is a bound for what is known: one step of the readings' resolution all the
-        time (their rounding does not average out where the power is steady, and whether a chip
-        rounds or truncates is not documented), the sensor's own relative error, what its lag may
-        move across the window's ends, and the whole energy of stretches without a believable
+        `error_joules` is a bound of the known errors: one step of the readings' resolution for the
+        whole window (rounding does not average out if the power is constant, and whether a chip
+        rounds or truncates is not documented), the sensor's relative error, the energy that its lag
+        may move across the window's ends, and the whole energy of intervals without a plausible
         reading, which are filled with the rail's mean. For rails that are read in turn, half of
-        each change between two readings is added, as if the power had jumped right after the one
-        or right before the other. What changes faster than sensors and sampling follow, and the
-        calibration of sensors whose makers do not tell it, is not in it.
+        each change between two readings is added, as if the power had jumped right after the first
+        or right before the second. Changes that are too fast for the sensors and the sampling, and
+        undocumented calibration errors of sensors, are not included.
 
-        Windows that begin up to ten minutes before the last sample are exact to the reading, older
-        ones (up to a day) to the second.
+        Windows that begin up to ten minutes before the last sample are exact to the reading, and
+        older ones (up to a day) to the second.
         """
         return self._figures(self._window(start, end))
 
@@ -367,16 +369,16 @@ class Power:
         Parameters
         ----------
         start, end : the window, s
-        frames : what was worked off in it
-        idle : `measure_idle`'s, for the energy above it
+        frames : number of frames processed in it
+        idle : result of `measure_idle`, for the energy above idle
 
         Returns
         -------
         source, reason, total_rail; rails (name -> `RailFigures` as dict); doubts (rail and text,
         see `doubts`); watts, joules and error_joules of the total rail; joules_per_frame,
-        joules_per_frame_above_idle; samples, rate_hz as achieved; jitter_ms: how late samples began
-        (p50 and p99 of those kept, max of all); missed: samples left out because the one before
-        took too long. What was not measured, or found, is None.
+        joules_per_frame_above_idle; samples, achieved rate_hz; jitter_ms, the delay of samples
+        (p50 and p99 of those kept, max of all); missed, the number of samples skipped because the
+        previous one took too long. Figures that were not measured are None.
         """
         window = self._window(start, end)
         rails = self._figures(window)
@@ -400,9 +402,9 @@ class Power:
         }
 
     def measure_idle(self, seconds: float) -> dict[str, Idle]:
-        """Sample for `seconds` while nothing runs; return mean and spread of each rail.
+        """Sample for `seconds` while nothing runs; return mean and spread of each rail, W.
 
-        Rails without a believable reading are left out; nothing is measured without a source.
+        Rails without a plausible reading are left out. Without a source the result is empty.
         """
         if not self._meters or not seconds > 0:
             return {}
@@ -421,9 +423,9 @@ class Power:
         }
 
     def flags(self) -> dict[str, dict[str, int]]:
-        """Return for each rail how often it was unreadable, implausible, its current implausible.
+        """Return the number of unreadable and implausible readings, and implausible currents.
 
-        The FMC rail of a ZCU104 reports an absurd current when nothing is plugged in.
+        The FMC rail of a ZCU104 reports an absurd current if nothing is plugged in.
         """
         with self._lock:
             self._settle()
@@ -432,15 +434,15 @@ class Power:
     def rows(
         self, start: float = -math.inf, end: float = math.inf
     ) -> tuple[tuple[str, ...], Floats]:
-        """Return the samples between two times of the clock (inclusive), as far as they are kept.
+        """Return the samples between two times of the clock (s, inclusive) that are still kept.
 
-        The time and cost of this grow with that window only. Rails that are read in turn keep
-        their last reading until the next one.
+        The cost depends on the length of the window only. Rails that are read in turn repeat their
+        last reading until the next one.
 
         Returns
         -------
-        names of the columns, "time_s" (the clock's) and the rails; float64, samples × columns,
-        oldest first, W, NaN where there was no believable reading
+        names of the columns, "time_s" and the rails; float64 (samples, columns), oldest first, W,
+        NaN without a plausible reading
         """
         names = ("time_s", *self.rails)
         if self._schedule is None:
@@ -459,9 +461,9 @@ class Power:
         return names, table
 
     def _window(self, start: float, end: float) -> PowerWindow:
-        """Look up a window, after readings of all rails that follow on its end, or soon would."""
-        # Polled: a sampler that notifies of each sample would cost more, with nobody listening.
-        patience = self._clock() + max(0.5, 3 * self._period)  # an end may lie in the future
+        """Return the records of a window, after waiting for readings of all rails after its end."""
+        # Polled, since a notification for each sample would cost more.
+        patience = self._clock() + max(0.5, 3 * self._period)  # the end may be in the future
         while self._thread and self._known_until() < end and self._clock() < patience:
             self._read_all = True
             time.sleep(min(self._period / 4, _SLICE_SECONDS))

@@ -1,1 +1,1 @@
-"""Modules named as those that scripts for the board import; `dpu/runtime/shim.py` uses them."""
+"""Stand-ins for modules that board scripts import; `dpu/runtime/shim.py` installs them."""

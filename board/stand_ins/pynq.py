@@ -1,4 +1,4 @@
-"""Stands in for `pynq`: its power rails and recorder, over `tutelage.board.power.sampler`.
+"""Stand-in for `pynq`: its power rails and recorder, based on `tutelage.board.power.sampler`.
 
     rails = pynq.get_rails()
     recorder = pynq.DataRecorder(rails["12V"].power)
@@ -6,9 +6,8 @@
         ...
     recorder.frame
 
-Names and behaviour follow PYNQ's pmbus.py. Off a board the rails are what the machine measures
-(RAPL's or NVML's names), or none; their voltage and current are None, as PYNQ has it for a sensor
-that is not there.
+Names and behaviour follow PYNQ's pmbus.py. On a PC the rails are those of RAPL or NVML, or none.
+Their voltage and current are None, as in PYNQ for a missing sensor.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ __all__ = ["DataRecorder", "Rail", "Sensor", "get_rails"]
 
 
 class Sensor:
-    """One quantity of a rail.
+    """The power sensor of a rail.
 
     Attributes
     ----------
-    name : such as "12V_power"
+    name : name such as "12V_power"
     """
 
     def __init__(self, power: Power, rail: str) -> None:
@@ -40,7 +39,7 @@ class Sensor:
 
     @property
     def value(self) -> float:
-        """The last reading, W; NaN where it failed."""
+        """The last reading, W; NaN if it failed."""
         return (self._power.latest() or {}).get(self._rail, float("nan"))
 
     def __repr__(self) -> str:
@@ -52,9 +51,9 @@ class Rail:
 
     Attributes
     ----------
-    name : such as "12V"
-    voltage, current : None: only powers are measured
-    power : sensor
+    name : name such as "12V"
+    voltage, current : None, since only power is measured
+    power : the power sensor
     """
 
     def __init__(self, power: Power, name: str) -> None:
@@ -67,11 +66,11 @@ class Rail:
 
 
 def get_rails(config_file: str | None = None) -> dict[str, Rail]:
-    """Return the rails whose power is measured here, by name; {} with a warning where none is.
+    """Return the rails whose power is measured here, by name; {} with a warning if there are none.
 
     Parameters
     ----------
-    config_file : for libsensors, which is not asked
+    config_file : ignored, since libsensors is not used
     """
     power = _sampler()
     if not power.rails:
@@ -88,7 +87,7 @@ def _sampler() -> Power:
 
 
 class DataRecorder:
-    """Records sensors in a thread, from `record` to the end of a `with` block or to `stop`."""
+    """Recorder of sensors in a thread, from `record` to `stop` or the end of a `with` block."""
 
     def __init__(self, *sensors: Sensor) -> None:
         self._sensors = sensors
@@ -97,17 +96,17 @@ class DataRecorder:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was recorded."""
+        """Delete the record."""
         self._rows: list[tuple[float, int, list[float]]] = []  # time, mark, readings
         self._mark = -1
 
     def record(self, interval: float) -> DataRecorder:
-        """Start to take a row every `interval` seconds, the first one at once.
+        """Record a row every `interval` seconds, starting now.
 
         Raises
         ------
         RuntimeError
-            It is recording.
+            The recorder is already recording.
         """
         if self._thread is not None:
             raise RuntimeError("DataRecorder is already recording")
@@ -131,7 +130,7 @@ class DataRecorder:
         self._thread = None
 
     def mark(self) -> None:
-        """Count the rows that follow as another part."""
+        """Increase the mark of the following rows."""
         self._mark += 1
 
     def _work(self, interval: float) -> None:

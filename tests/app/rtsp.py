@@ -1,4 +1,4 @@
-"""Start the RTSP server of rtsp_server.py, which is a program of the system's Python."""
+"""Start the RTSP server of rtsp_server.py with the system's Python."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 @contextlib.contextmanager
 def rtsp_server(port: int) -> Iterator[subprocess.Popen[str]]:
-    """Serve rtsp://127.0.0.1:PORT/live; skips the test where the system has no GStreamer for it."""
+    """Serve rtsp://127.0.0.1:PORT/live; skip the test if the system lacks GStreamer's server."""
     script = str(Path(__file__).with_name("rtsp_server.py"))
     with subprocess.Popen(
         ["/usr/bin/python3", script, str(port)],
@@ -31,7 +31,7 @@ def rtsp_server(port: int) -> Iterator[subprocess.Popen[str]]:
 
 
 def free_port() -> int:
-    """A port of this machine's loopback that nobody listened at a moment ago."""
+    """Return a port of the loopback device that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

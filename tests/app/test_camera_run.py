@@ -1,6 +1,6 @@
-"""The whole program in front of the stand-in V4L2 camera: unplugged, back, and torn frames.
+"""The whole program with the stand-in V4L2 camera: unplugging, return, and broken frames.
 
-The driver's interface is a stand-in (tests/fake_camera); OpenCV's V4L2 code in front of it is real.
+The driver's interface is a stand-in (tests/fake_camera); OpenCV's V4L2 code is real.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _start(
         try:
             yield process
         finally:
-            process.kill()  # nothing where it ended by itself
+            process.kill()  # does nothing if it has ended by itself
 
 
 def _line_with(process: subprocess.Popen[str], text: str) -> str:

@@ -22,7 +22,7 @@ from tests.app.waiting import soon
 
 
 class App:
-    """Runs app/classify.py as a program, on the stand-in board or as the machine is."""
+    """Runs app/classify.py as a program, with the stand-in board or without."""
 
     def __init__(self, root: Path, folder: Path, fake: bool) -> None:
         self._command = [sys.executable, str(root / "app" / "classify.py")]
@@ -35,7 +35,7 @@ class App:
     def start(
         self, *arguments: str, pipe: bool = False, inside: Sequence[str] = ()
     ) -> subprocess.Popen[str]:
-        """Start it; with `inside` (a command whose last word is a shell's line) behind that."""
+        """Start the program; `inside` is a command before it whose last word is a shell line."""
         command = [*self._command, *arguments]
         if inside:
             command = [*inside[:-1], f'{inside[-1]} && exec "$@"', "sh", *command]
@@ -57,7 +57,7 @@ class App:
 
 @pytest.fixture
 def app(repo_root: Path, fake_model: Path, tmp_path: Path) -> App:
-    """The application on the stand-in board, in a folder with net.xmodel and images of 0 to 9."""
+    """The application with the stand-in board, in a folder with net.xmodel and images of 0 to 9."""
     for digit in range(10):
         _write(tmp_path / "images" / str(digit) / "a.png", _uniform(digit))
     return App(repo_root, tmp_path, fake=True)
@@ -132,7 +132,7 @@ def test_a_full_disk_is_reported_with_the_file_of_the_figures(app: App) -> None:
 
 
 def test_a_folder_from_a_telephone(app: App, tmp_path: Path) -> None:
-    """The label is the class folder's, further folders below or not; what is skipped is counted."""
+    """The label is that of the class folder, also for sub-folders; skipped files are counted."""
     _write(tmp_path / "images" / "3" / "more" / "b.png", _uniform(3))
     _write(tmp_path / "images" / "4" / "3" / "c.png", _uniform(4))
     for name in ("3/._a.png", "__MACOSX/3/a.png", "3/.ipynb_checkpoints/a-checkpoint.png"):
@@ -149,7 +149,7 @@ def test_a_folder_from_a_telephone(app: App, tmp_path: Path) -> None:
     )
     assert f"note       {skipped}" in lines
     figures = json.loads((tmp_path / "f.json").read_text())
-    assert figures["warnings"][-1] == skipped  # behind what is said of the model
+    assert figures["warnings"][-1] == skipped  # after the warnings about the model
     assert figures["source_figures"] == {"skipped": {".heic": 2, ".mov": 1, "hidden": 1}}
 
 
@@ -208,7 +208,7 @@ def test_the_scenarios(app: App, tmp_path: Path) -> None:
     single, server = found["single-stream"], found["server"]
     assert single["scenario"]["value"] == single["latency_ms"]["total"]["p90"]
     assert single["queues"]["in_flight"]["max"] <= 1
-    # One frame at a time: their latencies cannot take longer than the whole run.
+    # One frame at a time, so the sum of latencies cannot exceed the whole run.
     latency_s = 1e-3 * single["latency_ms"]["total"]["mean"] * single["frames"]["in"]
     assert latency_s <= single["seconds"] * 1.001
     assert found["offline"]["queues"]["in_flight"]["max"] > 1
@@ -225,7 +225,7 @@ def test_a_scenario_reports_what_it_leaves_out(app: App, tmp_path: Path) -> None
 
 
 def test_a_full_disk_ends_an_output_and_not_the_run(app: App, tmp_path: Path) -> None:
-    """On a real tmpfs of 64 KiB, in a mount namespace of the run's own."""
+    """On a real tmpfs of 64 KiB, in a separate mount namespace."""
     mount = "mkdir full && mount -t tmpfs -o size=64k tmpfs full"
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs user namespaces (unshare -rm)")
@@ -278,7 +278,7 @@ def test_a_second_signal_ends_a_run_whose_output_hangs(app: App, tmp_path: Path)
         return int.from_bytes(fcntl.ioctl(reader, termios.FIONREAD, bytes(4)), sys.byteorder)
 
     assert soon(lambda: unread() >= full - os.pathconf(tmp_path, "PC_PIPE_BUF"))
-    # What is left might hold all records that are still to come: leave nothing.
+    # The remaining space might suffice for all further records, so fill it up.
     writer = os.open(tmp_path / "pipe.jsonl", os.O_WRONLY | os.O_NONBLOCK)
     with suppress(BlockingIOError):
         while True:
@@ -287,7 +287,7 @@ def test_a_second_signal_ends_a_run_whose_output_hangs(app: App, tmp_path: Path)
     process.send_signal(signal.SIGINT)
     assert process.poll() is None
 
-    def ends_by_another_one() -> bool:  # two that come close together count as one
+    def ends_by_another_one() -> bool:  # two signals in quick succession count as one
         process.send_signal(signal.SIGINT)
         return process.poll() is not None
 
@@ -335,7 +335,7 @@ def test_a_video_and_a_single_image(app: App, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments, status, message",
     [
-        ("", 2, "--camera or --source says where frames come from\ntry: classify.py --camera"),
+        ("", 2, "no source; give --camera or --source\ntry: classify.py --camera"),
         ("--sorce images", 2, "unrecognized arguments: --sorce images"),
         ("--source images --camera", 2, "not allowed with"),
         ("--source images --threads 0", 2, "0 is not a whole number of at least 1"),
@@ -343,7 +343,7 @@ def test_a_video_and_a_single_image(app: App, tmp_path: Path) -> None:
         ("--source images --model no.xmodel", 2, "no.xmodel: no such file or directory"),
         ("--source images --model bad.xmodel", 2, "bad.xmodel: cannot parse this file"),
         ("--source images --model images/3/a.png", 2, "a.png: is not an .xmodel"),
-        ("--source images --model net.xmodel --output x.txt", 2, "x.txt: the suffix says what"),
+        ("--source images --model net.xmodel --output x.txt", 2, "x.txt: unknown kind of output"),
         ("--source images --model net.xmodel --labels no.txt", 2, "no.txt: No such file"),
         ("--source images --model net.xmodel --labels /dev/zero", 2, "labels of more than 1 MiB"),
         ("--source images --model net.xmodel --colour grey", 2, "takes 3 channels, grey has 1"),
@@ -352,7 +352,7 @@ def test_a_video_and_a_single_image(app: App, tmp_path: Path) -> None:
         ("--camera 87 --model net.xmodel", 1, "camera /dev/video87 cannot be opened"),
         ("--camera front --model net.xmodel", 2, "front is not a camera number"),
         ("--camera 0,size=big --model net.xmodel", 2, "size=1280x720, fps=30, format=MJPG"),
-        ("--source ftp://host/a.mp4 --model net.xmodel", 2, "ftp:// is not a source known here"),
+        ("--source ftp://host/a.mp4 --model net.xmodel", 2, "ftp:// is not a known kind of source"),
         ("--source images --scenario server", 2, "--qps 100"),
         ("--source v.avi --model net.xmodel --output v.avi", 2, "would be overwritten"),
         ("--source images --model net.xmodel --json images/3/a.png", 2, "would be overwritten"),
@@ -362,7 +362,7 @@ def test_a_video_and_a_single_image(app: App, tmp_path: Path) -> None:
         ("--camera \u00b2 --model net.xmodel", 2, "is not a camera number"),
         ("--camera 99999999999999999999 --model net.xmodel", 2, "a camera is a number"),
         ("--source images --threads 100000", 2, "64 at most"),
-        ("--source images --qps 100", 2, "belong to --scenario server"),
+        ("--source images --qps 100", 2, "need --scenario server"),
         ("--source images --duration 3", 2, "--frames N ends any run"),
         ("--source images --json - --output -", 2, "would share standard output"),
         ("--source images --model net.xmodel --web here:there", 2, "--web here:there"),
@@ -483,7 +483,7 @@ def _digits(shared: Path, folder: Path, count: int) -> None:
 def test_the_demo_is_as_good_as_it_says(
     repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, execution: str, in_flight: int
 ) -> None:
-    """Also on a device that computes behind `execute_async`, as accelerator cards do."""
+    """Also on a device that computes after `execute_async` returns, as accelerator cards do."""
     monkeypatch.setenv("TUTELAGE_EXECUTION", execution)
     demo = repo_root / "app" / "demo"
     app = App(repo_root, tmp_path, fake=False)
@@ -500,7 +500,7 @@ def test_the_demo_is_as_good_as_it_says(
 
 @pytest.mark.usefixtures("emulation")
 def test_amds_model_reads_real_digits(repo_root: Path, shared_dir: Path, tmp_path: Path) -> None:
-    """A model that AMD's compiler made for the ZCU104, with an operator of its own on the CPU."""
+    """A model that AMD's compiler made for the ZCU104, with a custom CPU operator."""
     _digits(shared_dir, tmp_path / "digits", 500)
     plugin = str(repo_root / "tests" / "dpu" / "plugins.py")
     model = str(shared_dir / "models" / "mnist_prelu_zcu104_vai25.xmodel")
@@ -528,7 +528,7 @@ def test_the_pace_of_a_board(repo_root: Path, tmp_path: Path) -> None:
     assert report["pace"]["measured"] is False and "predicted" in report["pace"]["text"]
     assert "no measurement of a DPU" in out
     assert pace["board"] == "zcu104" and 0 < pace["job_ms"] < 1
-    # 300 frames and the lanes' first runs; a PC computes this model slower than a DPU would.
+    # 300 frames and the lanes' first runs; a PC is slower than a DPU for this model.
     assert pace["jobs"] >= 300 and pace["late"] > 0 and "the emulation took longer in" in out
     status, _, err = app("--source", images, "--realtime", "zcu999")
     assert status == 2 and "no board 'zcu999'; there are kv260, ultra96v2, zcu102, zcu104" in err
@@ -549,7 +549,7 @@ def test_an_operator_that_nobody_knows_is_named(
 def test_a_model_that_is_not_sorted_is_reported_in_one_line(
     app: App, repo_root: Path, tmp_path: Path, unsorted_model: Path, program: str
 ) -> None:
-    """On the emulation, which reads it; AMD's library crashes on it."""
+    """The emulation reads it; AMD's library crashes on it."""
     from tutelage.core.errors import UNSORTED
 
     if program == "classify":

@@ -1,4 +1,4 @@
-"""Pictures in, pixels out: upright, 8 bits deep, whole, bounded; the same on every OpenCV."""
+"""Decoded pictures are upright, 8 bits deep, complete and bounded; the same with every OpenCV."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tutelage.core.images.decoder import decode_image, read_image
 _CORNERS = np.full((8, 16, 3), 200, np.uint8)
 _CORNERS[:4, :8], _CORNERS[:4, 8:], _CORNERS[4:, :8] = (0, 0, 255), (0, 255, 0), (255, 0, 0)
 
-# Exif 2.3, 4.6.4: from what is stored to what is shown.
+# Exif 2.3, 4.6.4: from the stored to the displayed orientation.
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -165,7 +165,7 @@ def test_the_maximum_sample_value_of_a_tiff_becomes_white_where_it_is_a_depth() 
     values = np.array([[0, 1000, 2047, 4095]], np.uint16)
     image = decode_image(_tiff(values, tags={281: 4095}))
     assert image[0, :, 0].tolist() == [0, 62, 127, 255]
-    # A figure of this picture's content must not change its brightness.
+    # A statistic of this picture's content must not change its brightness.
     bright = np.array([[0, 1000, 5000, 30000]], np.uint16)
     plain = decode_image(_tiff(bright)).tolist()
     assert decode_image(_tiff(bright, tags={281: 30000})).tolist() == plain
@@ -217,7 +217,7 @@ def test_what_is_not_read_says_what_to_do() -> None:
 
 
 def _claims(width: int, height: int) -> dict[str, bytes]:
-    """Headers of every format that claim so many pixels."""
+    """Headers of every format that claim a number of pixels."""
     png = b"\x89PNG\r\n\x1a\n" + _png_chunk(
         b"IHDR", struct.pack(">IIBBBBB", width, height, 8, *[0] * 4)
     )
@@ -306,7 +306,7 @@ def _jpegs(draw: st.DrawFn, least: int = 1) -> tuple[np.ndarray, bytes]:
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     image = np.clip(level + rng.integers(-noise, noise + 1, shape), 0, 255).astype(np.uint8)
     if draw(st.booleans()):
-        image[-min(height, 20) :] = 128  # what libjpeg makes of what is missing
+        image[-min(height, 20) :] = 128  # libjpeg's substitute for missing data
     options = [cv2.IMWRITE_JPEG_QUALITY, draw(st.sampled_from([1, 30, 80, 95, 100]))]
     options += [cv2.IMWRITE_JPEG_OPTIMIZE, draw(st.integers(0, 1))]
     options += [cv2.IMWRITE_JPEG_PROGRESSIVE, draw(st.integers(0, 1))]
@@ -326,7 +326,7 @@ def test_whole_jpegs_are_never_called_cut_off(
     plain = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(decode_image(data), plain)
     np.testing.assert_array_equal(decode_image(data + behind), plain)
-    # As some encoders pad: fill bytes in front of the end mark.
+    # Some encoders add fill bytes before the end marker.
     np.testing.assert_array_equal(decode_image(data[:-2] + b"\xff\xff" + data[-2:]), plain)
 
 
@@ -335,8 +335,8 @@ def test_whole_jpegs_are_never_called_cut_off(
 def test_a_cut_jpeg_with_an_end_mark_is_found_or_has_lost_one_block(
     case: tuple[np.ndarray, bytes], share: float
 ) -> None:
-    """The last units of 16x16 pixels apart nothing is lost without being said, but for the last
-    pass of a progressive picture, which only sharpens."""
+    """No loss goes unreported, except of the last units of 16x16 pixels and of the last
+    pass of a progressive picture, which only refines it."""
     _, data = case
     scan = data.index(b"\xff\xda")
     cut = scan + int(share * (len(data) - 2 - scan))
@@ -352,7 +352,7 @@ def test_a_cut_jpeg_with_an_end_mark_is_found_or_has_lost_one_block(
         return
     height, width = whole.shape[:2]
     lost = np.abs(image - whole).max(2) > 0
-    # The last unit, and the pixel beside it to which its colour bleeds.
+    # The last unit, and the adjacent pixel that its colour affects.
     lost[(height - 1) // 16 * 16 - 2 :, max(0, (width - 1) // 32 * 32 - 2) :] = False
     assert not lost.any()
 
@@ -391,7 +391,7 @@ _ONE_SCAN_PER_COLOUR = base64.b64decode(
 
 
 def test_a_jpeg_of_one_scan_per_colour_is_found_torn() -> None:
-    """Where the last colour breaks off, no pixel is grey."""
+    """If the last colour is truncated, no pixel is grey."""
     data = _ONE_SCAN_PER_COLOUR
     whole = decode_image(data)
     assert whole.shape == (48, 48, 3)

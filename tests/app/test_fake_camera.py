@@ -1,7 +1,7 @@
-"""The stand-in camera, seen through OpenCV's own V4L2 backend in a process of its own.
+"""The stand-in camera, read through OpenCV's own V4L2 backend in a separate process.
 
-What is held here is the driver's user-space interface, as far as OpenCV uses it: no camera and no
-kernel driver had part in it.
+This tests the part of the driver's user-space interface that OpenCV uses, without a camera or a
+kernel driver.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ def _start(
         try:
             yield process
         finally:
-            process.kill()  # nothing where it ended by itself
+            process.kill()  # does nothing if it has ended by itself
 
 
 def _run(repo_root: Path, camera: FakeCamera, script: str, *others: FakeCamera) -> Any:
-    """What the script printed last, as JSON."""
+    """Return the last line that the script printed, as JSON."""
     with _start(repo_root, camera, script, *others) as process:
         out, errors = process.communicate(timeout=30)
     assert process.returncode == 0, errors
@@ -84,7 +84,7 @@ print(json.dumps([seconds, first.shape, [jpeg_number(image) for image in images]
     assert camera.streams == [Stream("MJPG", 1280, 720, 30)]
     assert "fps asked 30/1 given 30" in camera.log and camera.log[-2:] == ["stop", "close"]
     assert shape == [720, 1280, 3]
-    # One after the other; where this machine stalls, pictures may be lost, as with a real one.
+    # In order; if this machine stalls, pictures may be lost, as with a real camera.
     steps = [(b - a) % PICTURES for a, b in pairwise(numbers)]
     assert all(steps) and 1 in steps
     assert seconds >= 0.9 * 19 / 30
@@ -142,7 +142,7 @@ say("back", capture.read()[0], Path("/dev/video0").exists())
         assert process.stdout.readline() == "lost False False\n"
         camera.plug()
         print("plugged in", file=process.stdin, flush=True)
-        assert process.stdout.readline() == "False\n"  # what was open stays dead
+        assert process.stdout.readline() == "False\n"  # open descriptors stay dead
         assert process.stdout.readline() == "back True True\n"
         assert process.wait(timeout=30) == 0
     assert len(camera.streams) == 2
@@ -204,7 +204,7 @@ print(json.dumps([*found, cv2.VideoCapture(0, cv2.CAP_V4L2).read()[0]]))
 
 
 def test_a_slow_reader_finds_old_pictures(repo_root: Path, camera: FakeCamera) -> None:
-    """As with a real driver: the buffers hold what came first, and the rest is lost."""
+    """As with a real driver, the buffers keep the first frames, and the others are lost."""
     numbers = _run(
         repo_root,
         camera,

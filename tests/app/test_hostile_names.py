@@ -1,4 +1,4 @@
-"""Hostile labels, folders, files and models through the application, to all that it writes."""
+"""Hostile labels, folders, files and models in all outputs of the application."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_errors_are_one_printable_line(place: Path, repo_root: Path, emulation: 
 
 
 def test_the_live_table(place: Path, repo_root: Path, emulation: None) -> None:
-    """On a terminal: what is there beside Rich's own sequences is printable."""
+    """On a terminal, everything but Rich's own sequences is printable."""
     pytest.importorskip("rich")
     leader, follower = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200", "LINES": "50"}

@@ -1,4 +1,4 @@
-"""A model that classifies images one by one, as `tutelage.load` gives it."""
+"""The model that `tutelage.load` returns, which classifies images one by one."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_engines_agree(bags: Path) -> None:
         assert fast.classify(path).top == reference.classify(path).top
     with pytest.raises(ModelError, match="engine 'quick' is not one of fast, reference"):
         ImageClassifier(engine="quick")
-    ImageClassifier()  # that error leaves the usual engine
+    ImageClassifier()  # after that error the default engine is used again
 
 
 def test_an_engine_is_for_the_emulation(fake_board: Path, fake_model: Path) -> None:

@@ -1,4 +1,4 @@
-"""Cameras and streams that break off and come back, with real servers on localhost."""
+"""Cameras and streams that are lost and come back, with real servers on localhost."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _jpeg(value: int) -> bytes:
 
 
 class Server:
-    """An MJPEG camera on HTTP whose behaviour a test sets: how frames come, and when it dies."""
+    """An MJPEG camera over HTTP whose frames and failures a test controls."""
 
     def __init__(self, port: int = 0) -> None:
         self.frames_per_answer = 10_000
@@ -102,7 +102,7 @@ class Server:
             time.sleep(self.pause)
 
     def die(self) -> None:
-        """Go as a camera goes whose cable is pulled: connections are reset, nobody listens."""
+        """Disappear like an unplugged camera: connections are reset, and the port is closed."""
         self._closing = True
         self._http.shutdown()
         self._http.server_close()
@@ -173,7 +173,7 @@ def test_a_server_that_dies_and_comes_back(
     source.close()
     again[0].die()
     indices = [frame.index for frame in seen]
-    assert indices == list(range(5, 205))  # counted on: nothing twice, nothing left out
+    assert indices == list(range(5, 205))  # the count continues without repetitions or gaps
     report = source.report()
     assert report["lost"] == 1 and report["lost_seconds"] > 0
     told = capsys.readouterr().err
@@ -206,8 +206,8 @@ def test_what_comes_back_must_be_a_stream_again(
     frames = iter(source)
     for _ in range(3):
         next(frames)
-    server.text_only = True  # as from a proxy whose camera has gone
-    with pytest.raises(CameraError, match=r"did not come back in 0\.6 s; gives text/html now"):
+    server.text_only = True  # as from a proxy whose camera is gone
+    with pytest.raises(CameraError, match=r"did not come back in 0\.6 s; now gives text/html"):
         list(frames)
     assert source.report()["lost"] == 1 and server.requests > 1
 
@@ -242,12 +242,12 @@ def test_bytes_without_an_image_are_no_stream(
 ) -> None:
     monkeypatch.setattr(live, "IMAGE_SECONDS", 0.2)
     server.spoil = lambda number, jpeg: jpeg if number < 3 else b"no image"
-    with pytest.raises(CameraError, match=r"images after 3; the server sent no whole image for"):
+    with pytest.raises(CameraError, match=r"images after 3; the server sent no complete image for"):
         list(MjpegSource(server.url(), reconnect=0.0))
 
 
 def test_an_answer_that_does_not_begin_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Single bytes of its head come all the time, so that no reading of them is too long."""
+    """Single bytes of the head keep arriving, so that no single read times out."""
     monkeypatch.setattr(live, "IMAGE_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -260,7 +260,8 @@ def test_an_answer_that_does_not_begin_is_not_waited_for(monkeypatch: pytest.Mon
                     time.sleep(0.01)
 
         threading.Thread(target=trickle, daemon=True).start()
-        with pytest.raises(CameraError, match=r"cannot be reached: .*no whole answer in 0\.3 s"):
+        late = r"cannot be reached: .*no complete answer within 0\.3 s"
+        with pytest.raises(CameraError, match=late):
             MjpegSource(f"http://127.0.0.1:{listener.getsockname()[1]}/", reconnect=0.0)
 
 
@@ -292,7 +293,7 @@ def test_user_and_password_of_the_url_are_used_and_not_shown(server: Server) -> 
 def test_a_source_of_the_environment_is_shown_to_nobody(
     server: Server, repo_root: Path, tmp_path: Path
 ) -> None:
-    """A password in the command line is seen by all users; a program that is started inherits."""
+    """All users see a password on a command line, and child processes inherit the environment."""
     server.password, token = "me:s3cret", "0123456789-abcdefghij"
     spy = tmp_path / "ffmpeg"
     spy.write_text(f"#!/bin/sh\nenv >> {tmp_path}/inherited\nexit 1\n")
@@ -347,7 +348,7 @@ def test_a_video_by_its_url(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs ffmpeg")
 def test_ffmpeg_streams_jpegs_over_http() -> None:
-    """A real encoder in front: `ffmpeg -listen 1` serves MJPEG in FFmpeg's own multipart form."""
+    """With a real encoder: `ffmpeg -listen 1` serves MJPEG in FFmpeg's multipart form."""
     url = f"http://127.0.0.1:{free_port()}/live.mjpg"
     command = (
         "ffmpeg -loglevel error -re -f lavfi -i testsrc=size=160x120:rate=25:duration=20 "
@@ -413,7 +414,7 @@ def test_an_rtsp_stream_that_dies_and_comes_back() -> None:
         frames = iter(source)
         first = [next(frames) for _ in range(10)]
         assert all(f.image is not None and f.image.shape == (120, 160, 3) for f in first)
-        # Seven vertical bars of full colour: the pictures are whole, not grey.
+        # Seven vertical bars of full colour show that the pictures are complete, not grey.
         assert first[-1].image is not None and first[-1].image[40].std() > 60
     with rtsp_server(port):
         again = [next(frames) for _ in range(40)]

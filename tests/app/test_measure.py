@@ -1,7 +1,7 @@
-"""`python -m tutelage.app.measure` as a whole, with everything that can end it.
+"""`python -m tutelage.app.measure` as a whole, with all events that can end it.
 
-On the emulation where it is asked for, else on tests/fake_board, which runs on a board's versions
-of everything too.
+On the emulation if requested, or else on tests/fake_board, which also runs with a board's
+versions of all packages.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ def _start(
 
 
 def _model(folder: Path) -> Path:
-    """Return the model directory in `folder` that tests/fake_board runs; made once."""
+    """Return the model directory in `folder` that tests/fake_board runs, creating it if missing."""
     model = folder / "mine"
     return model if model.exists() else make_model(model)
 
 
 def _wait_for(process: subprocess.Popen[str], folder: Path, text: str) -> None:
-    """Wait until the progress tells something."""
+    """Wait until the progress has an event."""
     path, end = folder / "progress.jsonl", time.monotonic() + 60
     while not path.exists() or text not in path.read_text():
         assert process.poll() is None and time.monotonic() < end, process.communicate()
@@ -109,15 +109,15 @@ def test_a_whole_run_on_the_emulation(tmp_path: Path) -> None:
         done = [float(row["done_s"]) for row in rows if row["step"] == str(number)]
         assert step["frames"]["classified"] == sum(
             step["start_s"] <= t < step["end_s"] for t in done)  # fmt: skip
-        assert max(done) >= step["end_s"]  # it was at work to the end
+        assert max(done) >= step["end_s"]  # the DPU was busy to the end
         assert step["end_s"] - step["start_s"] == pytest.approx(1.0)
     single = run["steps"][0]
     assert single["fps"]["value"] * single["latency_ms"]["mean"]["value"] < 1100
     _sums_hold(folder)
 
 
-# What ends it, when, and how many windows are whole then. The last phases come first: they are
-# waited for while the others go on.
+# The event, its phase, and the number of complete windows then. The last phases come first, so that
+# the others run while the test waits for them.
 ENDS = [
     (signal.SIGINT, "idle after", 2),
     (signal.SIGKILL, '"step": 1', 1),
@@ -130,7 +130,7 @@ ENDS = [
 
 @pytest.mark.slow
 def test_a_signal_ends_it_with_whole_files(tmp_path: Path) -> None:
-    """In each phase, all side by side, for most of a run is waiting."""
+    """In each phase, all in parallel, since a run mostly waits."""
     folders = [tmp_path / str(number) / "a" for number in range(len(ENDS))]
     processes = [_start(folder, "--scenario", "offline") for folder in folders]
     waiting = set(range(len(ENDS)))
@@ -158,7 +158,7 @@ def test_a_signal_ends_it_with_whole_files(tmp_path: Path) -> None:
 
 
 def _was_killed(folder: Path, steps: int) -> None:
-    """The figures are those of the last whole window, and the lock went with the process."""
+    """The figures are those of the last complete window, and the lock is released."""
     run = _run(folder)
     assert run["state"] == "running" and len(run["steps"]) == steps
     assert not (folder / "SHA256SUMS").exists()
@@ -171,7 +171,7 @@ def _was_killed(folder: Path, steps: int) -> None:
 
 @pytest.mark.slow
 def test_a_disk_that_fills_up_keeps_the_windows_before(tmp_path: Path) -> None:
-    """On a real tmpfs, in a mount namespace of the run's own, filled in the second window."""
+    """On a real tmpfs, in a separate mount namespace, filled in the second window."""
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs user namespaces (unshare -rm)")
     script = """set -e; mkdir full; mount -t tmpfs -o size=3m tmpfs full; mkdir full/a
@@ -215,7 +215,7 @@ def test_a_disk_that_fills_up_keeps_the_windows_before(tmp_path: Path) -> None:
         (("--warm-up", "-1"), 2, "not a number"),
         (("--power-rate", "1e9"), 2, "not a number"),
         (("--in-flight", "65"), 2, "whole number"),
-        (("--source", "{bad}"), 2, "no image that can be decoded"),
+        (("--source", "{bad}"), 2, "no image can be decoded"),
         (("--model", "{bad}"), 2, "bad"),
         (("--model", "{bad}/0.png"), 2, "0.png"),
         (("--model", "{bad}/cut.xmodel"), 2, "cut.xmodel"),
@@ -255,7 +255,7 @@ def test_a_clock_that_is_set_changes_no_figure(tmp_path: Path) -> None:
     _wait_for(process, folder, '"step": 0')
     time.sleep(1.0)
     offset.write_text("3600")
-    time.sleep(2.3)  # the clock is looked at once per second
+    time.sleep(2.3)  # the clock is checked once per second
     offset.write_text("0")
     _, err = process.communicate(timeout=60)
     run = _run(folder)
@@ -271,7 +271,7 @@ def test_a_clock_that_is_set_changes_no_figure(tmp_path: Path) -> None:
     assert all(0 <= b - a < 2 for a, b in pairwise(done))
 
 
-# -- in this process, where the sensors are a tree of the test's own ----------------------------
+# -- in this process, where the sensors are a tree of files of the test -------------------------
 
 
 @pytest.fixture(autouse=True)
@@ -281,7 +281,7 @@ def short_check(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def samples(fake_board: Path, tmp_path: Path) -> list[Frame]:
-    """Frames for the model that the measurements of these tests take; it runs on fake_board."""
+    """Frames for the model of these tests, which runs on fake_board."""
     return decoded_frames(open_source(str(_model(tmp_path) / "images")))[0]
 
 
@@ -311,7 +311,7 @@ def sysfs(tmp_path: Path) -> Iterator[Path]:
 
 
 class _Reacting(PowerSource):
-    """A rail that carries 20 W while frames are issued, and 14 W else."""
+    """A rail with 20 W while frames are issued, and otherwise 14 W."""
 
     name = "reacting"
 
@@ -347,7 +347,7 @@ def test_watts_of_each_window_and_of_rest(tmp_path: Path, samples: list[Frame]) 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", INA226_FORMS)
 def test_a_power_of_zero_is_no_joules(tmp_path: Path, samples: list[Frame], form: str) -> None:
-    """Volts times amperes are used, the table says so, once."""
+    """Volts times amperes are used, and the table reports it once."""
     write_sensors(tmp_path / "sys", form)
     Sensors(tmp_path / "sys").set_reading("12V", "power", 0)
     measurement = _measurement(tmp_path / "a", samples, tmp_path / "sys", "single-stream")
@@ -457,7 +457,7 @@ def test_a_rate_beyond_all_is_not_worked_off_behind_the_window(
 
 
 class _StopsAtAStep(Store):
-    """Stops the measurement after a step was announced and before it has a pipeline."""
+    """Stops the measurement after a step is announced and before it has a pipeline."""
 
     stop: Callable[[], None]
 
@@ -514,7 +514,7 @@ def test_a_machine_that_is_too_hot_is_refused(
     monkeypatch.setattr(system, "_psutil_temperatures", dict)
     measurement = _measurement(tmp_path / "a", samples, None, "offline", accepted=("disturbed",))
     measurement._readings._watch = ConditionWatch(tmp_path / "sys")
-    measurement.run.machine.board = "ZynqMP ZCU104 RevC"  # whose chip's limit is known
+    measurement.run.machine.board = "ZynqMP ZCU104 RevC"  # a board whose chip's limit is known
     with pytest.raises(MeasureError, match="hot: up to 95 C"):
         measurement.go()
     run = _run(tmp_path / "a")

@@ -51,7 +51,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def test_intervals_of_percentiles_cover_what_they_should_with_few_frames_too(
     frames: int, nowhere: Power
 ) -> None:
-    """Of skewed latencies (gamma, 4): near 95 %, or there is no interval."""
+    """For skewed latencies (gamma, 4), coverage is near 95 %, or there is no interval."""
     rng, rounds = np.random.default_rng(3), 250
     truth = {"mean": 4.0, "p50": 3.6721, "p90": 6.6808, "p99": 10.0451}
     hits, told = dict.fromkeys(truth, 0), dict.fromkeys(truth, 0)
@@ -79,7 +79,7 @@ def _frames(times: np.ndarray, milliseconds: float = 5.0) -> np.ndarray:
 
 
 def _idle(watts: float, width: float | None, error: float | None) -> Figure:
-    """Return a baseline: mean, half of its interval and the readings' own error, W."""
+    """Return a baseline from its mean, half interval and sensor error, W."""
     return replace(Figure.around(watts, width, "W"), sensor_error=error)
 
 
@@ -90,7 +90,7 @@ def _error(figure: Figure) -> float:
 
 @pytest.fixture
 def rail(tmp_path: Path) -> tuple[Power, Path]:
-    """A sampler of a 12 V rail that is a file, with a clock of the test's own."""
+    """A sampler of a 12 V rail that is a file, with the test's own clock."""
     sysfs = tmp_path / "sys"
     write_sensors(sysfs)
     clock = iter(np.arange(0.0, 1e5, 0.01))
@@ -99,7 +99,7 @@ def rail(tmp_path: Path) -> tuple[Power, Path]:
 
 
 def test_energy_per_frame_by_hand(rail: tuple[Power, Path]) -> None:
-    """14.05 W, as the tree shows it all the time: 100 fps are 140.5 mJ a frame."""
+    """14.05 W all the time: 100 fps are 140.5 mJ per frame."""
     power, _ = rail
     for _ in range(3000):
         power.sample()
@@ -123,7 +123,7 @@ def test_energy_per_frame_by_hand(rail: tuple[Power, Path]) -> None:
 
 
 class Scripted(PowerSource):
-    """One rail whose power is a function of the time that its clock shows."""
+    """A rail whose power is a function of its clock's time."""
 
     name = "scripted"
 
@@ -135,7 +135,7 @@ class Scripted(PowerSource):
         return [self._watts(self.now)]
 
     def sampled(self, seconds: float) -> Power:
-        """Return a sampler that has sampled at 50 Hz for so long."""
+        """Return a sampler that has sampled at 50 Hz for a time."""
         power = Power(self, 50.0, lambda: self.now)
         for k in range(round(50 * seconds) + 1):
             self.now = k / 50
@@ -144,7 +144,7 @@ class Scripted(PowerSource):
 
 
 def test_energy_of_a_load_that_changes_by_hand() -> None:
-    """10 W and 100 fps, then 20 W and 300 fps: 300 J for 4000 frames, and 5 W at rest."""
+    """10 W and 100 fps, then 20 W and 300 fps: 300 J for 4000 frames, and 5 W idle."""
     power = Scripted(lambda t: 10.0 if t <= 10.01 else 20.0).sampled(21.0)
     times = np.concatenate((np.arange(0, 10, 0.01), 10 + np.arange(3000) / 300)) + 1e-4
     found = step_figures(_frames(times), 0.0, 20.0, power, _idle(5.0, 0.0, 0.1))
@@ -189,7 +189,7 @@ def test_what_is_not_known_of_rest_is_not_known_above_it() -> None:
     watts, _ = above(_idle(4.0, None, 0.1))
     assert watts.value == pytest.approx(6.0) and watts.half_width is None
     assert above(Figure())[0].value is None
-    # 0.1 W with an interval of 0.2 W: nobody knows how many frames a watt is.
+    # 0.1 W with an interval of 0.2 W: the frames per watt are unknown.
     watts, ratio = above(_idle(9.9, 0.2, 0.1))
     assert watts.half_width == pytest.approx(0.2) and ratio.half_width is None
     watts, ratio = above(_idle(11.0, 0.2, 0.1))
@@ -205,7 +205,7 @@ def test_a_rail_that_is_lost_for_a_while() -> None:
         return step_figures(frames, 0.0, 20.0, source.sampled(21.0), idle).power.watts
 
     assert watts(2.0) == Figure(unit="W")
-    short = watts(0.5)  # filled with the mean, which counts as its error
+    short = watts(0.5)  # filled with the mean, which also counts as error
     assert short.value == pytest.approx(10) and _error(short) > 10 * 0.5 / 20
 
 
@@ -301,7 +301,7 @@ def test_warnings() -> None:
 
 @pytest.mark.parametrize(("classified", "warnings"), [(6000, []), (5700, []), (5500, ["overload"])])
 def test_a_rate_that_is_not_kept_is_reported(classified: int, warnings: list[str]) -> None:
-    """100 per second arrive for 60 s, at random: 77 more or less are nothing."""
+    """100 per second arrive at random for 60 s: a difference of 77 is within chance."""
     assert _names(_window(classified), Step("server", 2, 100.0)) == warnings
 
 
@@ -400,7 +400,7 @@ assert "x.csv" in (store.folder / "SHA256SUMS").read_text()
 
 
 def test_no_torn_line_stays_on_a_full_disk(tmp_path: Path) -> None:
-    """On a real tmpfs of 3 MiB, in a mount namespace of the test's own."""
+    """On a real tmpfs of 3 MiB, in a separate mount namespace."""
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs user namespaces (unshare -rm)")
     mount = 'mount -t tmpfs -o size=3m tmpfs "$1" && exec "$2" -c "$3" "$1"'
@@ -431,7 +431,7 @@ def test_a_list_of_checksums_is_held_against_removal(tmp_path: Path) -> None:
     held.close()
     with (tmp_path / "SHA256SUMS").open() as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with pytest.raises(StoreError, match="a deployment is at work"):
+        with pytest.raises(StoreError, match="a deployment is removing"):
             hold(tmp_path / "SHA256SUMS")
 
 

@@ -132,14 +132,14 @@ def test_the_description_can_be_replaced(folder: Path) -> None:
 
 
 def test_what_differs_from_model_toml_is_said(folder: Path) -> None:
-    """Training saw the middle of each picture; what is asked for here is something else."""
+    """Training used the centre of each picture; these options differ from it."""
     classifier = load_classifier(folder)
     assert not classifier.notes
     assert not override(classifier, crop="center", mean=[120.0, 110.0, 100.0]).notes
     (line,) = override(classifier, crop="none", colour="bgr", scale=[0.5]).warnings
     assert line == (
         "net: colour bgr instead of rgb, scale 0.5 instead of 0.02, crop none instead of center: "
-        "not as model.toml says, so the model gets other pixels than in training"
+        "differs from model.toml, so the model gets other pixels than in training"
     )
 
 
@@ -148,7 +148,7 @@ def test_a_bare_file_leaves_its_form_open(fake_board: Path, fake_model: Path) ->
     assert not classifier.warnings
     (line,) = classifier.notes
     assert line == (
-        "net.xmodel has no model.toml, so how images became its input in training is unknown; "
+        "net.xmodel has no model.toml, so the preprocessing in training is unknown; "
         "assumed: colour bgr, mean 0, scale 1, crop none (--colour, --mean, --scale, --crop "
         "change it)"
     )

@@ -107,7 +107,7 @@ def _without_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _video(path: Path, told: list[str]) -> None:
-    output = open_output(str(path), context=OutputContext(tell=told.append))
+    output = open_output(str(path), context=OutputContext(say=told.append))
     for index in range(12):
         image = np.full((48, 64, 3), 20 * index, np.uint8)
         output.add(Result(Frame(index, str(index), image), [("a", 0.5)]))
@@ -162,7 +162,7 @@ def test_a_video_that_no_browser_plays_is_reported(
 def test_an_ffmpeg_that_fails_says_why(tmp_path: Path) -> None:
     writer = video_writer.FfmpegWriter(tmp_path / "none" / "r.mp4", 25.0, (64, 48))
     with pytest.raises(OSError, match=r"ffmpeg: .*No such file or directory"):
-        for _ in range(1000):  # until the pipe is full, if not before
+        for _ in range(1000):  # until the pipe is full, or earlier
             writer.write(np.zeros((48, 64, 3), np.uint8))
 
 
@@ -214,7 +214,7 @@ def test_fit_keeps_the_aspect() -> None:
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("r.txt", "--help lists those that are known"),
+        ("r.txt", "--help lists the suffixes"),
         ("none/r.csv", "No such file or directory"),
         ("none/r.mp4", "No such file or directory"),
     ],
@@ -266,7 +266,7 @@ def test_an_unwritable_place_is_told_before_the_run(tmp_path: Path) -> None:
 
 
 class Failing(Output):
-    """Takes a number of results, then has no more room."""
+    """Output that takes a number of results and is then full."""
 
     def __init__(self, room: int, own_thread: bool) -> None:
         self.own_thread = own_thread
@@ -313,7 +313,7 @@ def test_the_live_table_shows_results_bar_and_figures(monkeypatch: pytest.Monkey
     shown = text.getvalue()
     parts = ["3/a.png", "97.0%", "5 (is 3)", "failed: image file is cut off", "1 failed"]
     parts += ["4 of 12", "3 dropped", "50.0% right", "DPU 50%", "14.00 W"]
-    # Neither the terminal's nor Rich's marks have an effect.
+    # Neither terminal escapes nor Rich's markup have an effect.
     parts += [r"\x1b[31mevil", "[red]x[/]"]
     for part in parts:
         assert part in shown, (part, shown)

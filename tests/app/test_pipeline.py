@@ -24,11 +24,11 @@ from tutelage.app.pipeline.result import STAGES, Result
 from tutelage.app.sources.frames import Frame, FrameSource, SourceError
 from tutelage.board.model_parts import ModelError
 
-vart: Any = None  # the stand-in, once the fixture has put it in place
+vart: Any = None  # the stand-in, after the fixture has installed it
 
 
 class Synthetic(FrameSource):
-    """Uniform images whose class is index % 10; some broken, some that make the DPU fail."""
+    """Uniform images whose class is index % 10; some are broken, and some make the DPU fail."""
 
     def __init__(
         self, count: int, broken: int = 0, failing: int = 0, at_hand: bool = False
@@ -117,10 +117,10 @@ def test_slow_outputs_slow_the_reader(classifier: Classifier) -> None:
     thread = threading.Thread(target=pipeline.run, daemon=True)
     thread.start()
     inbox = pipeline._inbox
-    # No permit is left, and the reader waits until half of the inbox is taken.
+    # There are no permits left, and the reader waits until half of the inbox is taken.
     assert soon(lambda: inbox._writer_waits and not inbox._permits)
     assert pipeline.depths()["waiting"] > 2
-    # The inbox, the permits, and the one frame that the reader holds in its hands.
+    # The inbox, the permits, and the one frame that the reader has.
     assert source.taken <= 2 * 2 + 2 * (2 + 2) + 1
     pipeline.stop()
     go_on.set()
@@ -197,7 +197,7 @@ def test_a_consumer_that_raises_ends_the_run(classifier: Classifier, at_hand: bo
 
 
 def test_frames_at_hand_have_no_reader(classifier: Classifier) -> None:
-    """Nothing is fetched before a lane takes it."""
+    """No frame is fetched before a lane takes it."""
     source = Synthetic(300, at_hand=True)
     names: set[str] = set()
     most = 0
@@ -209,7 +209,7 @@ def test_frames_at_hand_have_no_reader(classifier: Classifier) -> None:
 
     Pipeline(source, _lanes(classifier, 2), consume).run()
     assert "lane-1" in names and "reader" not in names
-    assert most <= 2 * 2 + 2 + 1  # the permits, and one that another lane fetches just now
+    assert most <= 2 * 2 + 2 + 1  # the permits, and one that another lane is fetching
 
 
 @read_or_at_hand
@@ -220,7 +220,7 @@ def test_no_thread_is_left(classifier: Classifier, at_hand: bool) -> None:
 
 
 class Encoded(Synthetic):
-    """The same frames, to be decoded; every seventh cannot be."""
+    """The same frames with `decode`; every seventh is broken."""
 
     needs_decoding = True
 
@@ -261,7 +261,7 @@ def test_frames_are_decoded_by_lanes_or_ahead_of_them(
 
 
 class Large(Synthetic):
-    """Frames that claim to be large pictures; notes how many pixels are claimed at once."""
+    """Frames that claim to be large pictures; records the pixels claimed at once."""
 
     needs_decoding = True
 
@@ -305,7 +305,7 @@ def test_large_pictures_wait_for_each_other(
 
 
 class Video(FrameSource):
-    """Large images, decoded by the reader; counts what the results have not given back."""
+    """Large images that come decoded; counts those whose results are not released yet."""
 
     def __init__(self, count: int, live: bool) -> None:
         self.name, self.live = "video", live
@@ -328,7 +328,7 @@ def test_large_frames_of_a_video_are_read_as_others_are_done(classifier: Classif
     pipeline = Pipeline(source, _lanes(classifier, 3), source.count)
     pipeline.run()
     assert pipeline.error is None and source.given == 24 and pipeline.dropped == 0
-    assert source.most <= MOST_PIXELS // 4096**2 + 1  # one may be read while another is given out
+    assert source.most <= MOST_PIXELS // 4096**2 + 1  # one may be read while another leaves
 
 
 def test_large_frames_of_a_live_source_are_dropped(classifier: Classifier) -> None:
@@ -357,7 +357,7 @@ class Camera(Synthetic):
 
     def __iter__(self) -> Iterator[Frame]:
         yield from super().__iter__()
-        self.all_given.set()  # the last frame has been taken, too
+        self.all_given.set()  # the last frame has been taken too
 
 
 def test_a_live_source_drops_the_oldest_and_counts_it(classifier: Classifier) -> None:
@@ -365,7 +365,7 @@ def test_a_live_source_drops_the_oldest_and_counts_it(classifier: Classifier) ->
     results: list[Result] = []
 
     def consume(result: Result) -> None:
-        """Take nothing until the camera has given all: speed does not decide what is dropped."""
+        """Take nothing until the camera has given all: speed must not decide which are dropped."""
         assert source.all_given.wait(LONG)
         results.append(result)
 
@@ -373,7 +373,7 @@ def test_a_live_source_drops_the_oldest_and_counts_it(classifier: Classifier) ->
     pipeline.run()
     indices = [result.frame.index for result in results]
     assert indices == sorted(set(indices))
-    # The newest are left, as many as the inbox has room for, and those that were under way.
+    # The newest are left, as many as fit the inbox, and those that were in flight.
     inbox, permits = 2 * 2, 2 * 2 + 2
     assert indices[-inbox:] == list(range(2000 - inbox, 2000))
     assert inbox <= len(results) <= inbox + permits
@@ -383,13 +383,13 @@ def test_a_live_source_drops_the_oldest_and_counts_it(classifier: Classifier) ->
     assert all(r.milliseconds["total"] >= r.milliseconds["wait"] for r in results)
 
 
-# Runners that fail: a board's runner in whose place each failure is put by `Flaky`.
+# Runners that fail: `Flaky` injects failures into the stand-in board's runners.
 
 
 class Flaky:
-    """Makes the runners of a classifier fail, raise or hang, by the number of the job.
+    """Injector that makes the runners of a classifier fail, raise or hang at given jobs.
 
-    The numbers run over all runners; a set of them names those that fail.
+    Jobs are numbered over all runners; sets of numbers select those that fail.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,7 +422,7 @@ class Flaky:
         monkeypatch.setattr(vart.Runner, "create_runner", staticmethod(flaky_create))
 
     def _find_what_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Let no lane count as hanging that only has to wait for a busy machine."""
+        """Set a long time limit, so that a slow machine is not taken for a hanging lane."""
         finish, overdue = Lane.finish_oldest, Lane.overdue
         threads: dict[int, int] = {}
 
@@ -452,7 +452,7 @@ def _all_accounted_for(results: list[Result], count: int) -> None:
 
 
 def test_a_job_that_fails_once_is_tried_again(classifier: Classifier, flaky: Flaky) -> None:
-    # Far apart: a job that is tried again must not come upon the next one that fails.
+    # Far apart, so that a retried job does not meet the next failure.
     flaky.raising = {5, 20, 40}
     results, pipeline = _run(Synthetic(60), _lanes(classifier, 2))
     _all_accounted_for(results, 60)
@@ -467,7 +467,7 @@ def test_a_runner_that_hangs_is_replaced(classifier: Classifier, flaky: Flaky) -
     _all_accounted_for(results, 100)
     assert all(result.error is None for result in results)
     assert pipeline.hangs == 2 and pipeline.retried >= 2
-    flaky.released.set()  # what the old threads now return must not come out twice
+    flaky.released.set()  # late results of the old threads must not appear twice
     assert soon(lambda: threading.active_count() == before)
     assert len(results) == 100
 
@@ -475,7 +475,7 @@ def test_a_runner_that_hangs_is_replaced(classifier: Classifier, flaky: Flaky) -
 def test_a_runner_that_hangs_while_the_next_picture_waits_for_room(
     classifier: Classifier, flaky: Flaky
 ) -> None:
-    flaky.hanging = {3}  # the picture after it has no room before the runner answers
+    flaky.hanging = {3}  # the next picture has no room until the runner answers
     source = Large(20, [60 << 20])
     results: list[Result] = []
     pipeline = source.pipeline = Pipeline(
@@ -494,7 +494,7 @@ def test_a_frame_that_fails_twice_is_reported(classifier: Classifier, flaky: Fla
     results, pipeline = _run(Synthetic(20), _lanes(classifier, 1, slots=1), time_limit=0.2)
     _all_accounted_for(results, 20)
     (failed,) = [result for result in results if result.error]
-    assert failed.frame.index == 4 and failed.error == "the runner did not answer in 0.2 s"
+    assert failed.frame.index == 4 and failed.error == "the runner did not answer within 0.2 s"
     assert pipeline.hangs == 2
 
 
@@ -522,7 +522,7 @@ def test_runners_that_cannot_be_made_anew_are_given_up(
 def test_a_lane_that_is_given_up_leaves_its_frame_to_one_that_waits(
     classifier: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other lane has run as far ahead as it may, and sleeps until a frame in front is done."""
+    """The other lane is as far ahead as allowed, and sleeps until an earlier frame is done."""
     good, bad = _lanes(classifier, 2)
     collect = bad._runner.collect_integers  # type: ignore[union-attr]
 

@@ -1,4 +1,4 @@
-"""From a model's outputs to labels with a confidence."""
+"""Conversion of a model's outputs to labels with a confidence."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def test_integers_give_the_labels_of_the_values_they_stand_for(
 
 
 def test_powers_that_float64_does_not_have() -> None:
-    """The table's largest value is 2032; exp(-1600 - 2032) is 0, of which there are no shares."""
+    """The table's largest value is 2032; exp(-1600 - 2032) underflows to 0."""
     best = IntegerScores(["a", "b", "c"], "softmax", 2, -4)
     (first, confidence), second = best(np.array([-100, -128, -100], np.int8))
     assert first == "a" and confidence == pytest.approx(0.5) and second[0] == "c"
 
 
 def test_a_confidence_is_a_float_of_python() -> None:
-    """JSON takes no others."""
+    """JSON accepts no numpy numbers."""
     for count in (1, 2):
         for _, value in IntegerScores(["a", "b"], "softmax", count, 2)(np.zeros(2, np.int8)):
             assert type(value) is float and math.isclose(value, 0.5)

@@ -22,7 +22,7 @@ from tutelage.core.images.decoder import decode_image, read_image
 
 
 def _decoded(uri: str) -> list[Frame]:
-    """Read a source to its end, and decode its frames as a lane would."""
+    """Read a source to its end, and decode its frames as a lane does."""
     frames = list(open_source(uri))
     for frame in frames:
         if frame.decode is not None:
@@ -113,7 +113,7 @@ def test_a_video_file_gives_all_its_frames(tmp_path: Path) -> None:
         ("nowhere", "nowhere: no such file or directory"),
         ("empty", "no images in this directory"),
         ("text.mp4", "neither an image nor a video"),
-        ("ftp://host/stream", "ftp:// is not a source known here"),
+        ("ftp://host/stream", "ftp:// is not a known kind of source"),
         ("*.png", "matches 0 files, no image among them"),
     ],
 )
@@ -273,7 +273,7 @@ def test_names_of_any_bytes_can_be_written(tmp_path: Path) -> None:
     assert (frame.name, frame.folders, frame.error) == ("d\ufffd/b\ufffd.png", ("d\ufffd",), None)
     assert open_source(str(folder)).name.endswith("d\ufffd/b\ufffd.png")
     _video(tmp_path / "a.avi", 3).rename(folder / "a.avi")
-    with pytest.raises(SourceError, match="OpenCV opens no video by a name that is not UTF-8"):
+    with pytest.raises(SourceError, match="OpenCV needs a file name in UTF-8 to read a video"):
         open_source(str(folder / "a.avi"))
 
 
@@ -293,7 +293,7 @@ def test_endless_data_is_no_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_video_is_closed_while_it_is_read(tmp_path: Path) -> None:
-    # Releasing a capture under its reader locked up inside of OpenCV's FFmpeg.
+    # Releasing a capture during a read used to lock up OpenCV's FFmpeg.
     path = str(_video(tmp_path / "walk.avi", 2000))
     for _ in range(20):
         source = open_source(path)
@@ -315,7 +315,7 @@ def test_an_image_file_without_end_is_refused(
 
 
 def test_a_png_that_promises_a_chunk_of_gigabytes_is_cut_off() -> None:
-    """OpenCV takes the memory before it looks (found by fuzzing)."""
+    """OpenCV allocates before it checks (found by fuzzing)."""
     data = bytearray(cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
     assert decode_image(bytes(data)).shape == decode_image(bytes(data) + b"behind").shape
     at = data.index(b"IDAT") - 4

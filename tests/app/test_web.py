@@ -63,7 +63,7 @@ POST = {"X-Tutelage": "1"}
 
 @pytest.fixture(scope="module")
 def output() -> Iterator[WebOutput]:
-    """A server for the tests that leave it as it was."""
+    """A server for tests that do not change it."""
     with served(length=1000) as web:
         for index in range(5):
             web.add(result(index))
@@ -210,7 +210,7 @@ def test_every_answer_has_the_security_headers(output: WebOutput) -> None:
 
 
 def _idle(web: WebOutput, count: int) -> list[socket.socket]:
-    """Open connections that send nothing, or a head without end."""
+    """Open connections that send nothing, or an endless head."""
     found = []
     for number in range(count):
         found.append(socket.create_connection(("127.0.0.1", _port(web)), timeout=20))
@@ -229,7 +229,7 @@ def test_idle_connections_do_not_take_the_places_of_readers() -> None:
             for _ in range(3):
                 assert ask(web, "/state.json", headers=key)[0] == 200
             web._monitor.tick()
-            assert before.readline().startswith(b"event: ")  # it was not cut off
+            assert before.readline().startswith(b"event: ")  # it was not closed
             connections = web._server._uvicorn.server_state.connections
             assert soon(lambda: len(connections) <= MOST_UNKNOWN + 2)
             assert ask(web, "/state.json")[0] == 401
@@ -260,7 +260,7 @@ def test_a_connection_without_a_whole_request_is_closed(monkeypatch: pytest.Monk
     with served() as web:
         idle = _idle(web, 6)
         body, again = _idle(web, 1)[0], _open(web, "/snapshot.jpg")
-        # An answer comes at once, whatever is still to be sent: that is not waited for, either.
+        # An answer comes at once, without waiting for the rest of the request.
         body.sendall(
             b"POST /recordings HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9999\r\n\r\n"
         )
@@ -270,7 +270,7 @@ def test_a_connection_without_a_whole_request_is_closed(monkeypatch: pytest.Monk
 
 
 def _trickle(connection: socket.socket) -> None:
-    """Read until the end, with a byte sent now and then; fails where no end comes."""
+    """Read to the end, sending a byte occasionally; fail if there is no end."""
     connection.settimeout(0.05)
     for _ in range(400):
         try:
@@ -306,7 +306,7 @@ def test_a_token_is_made_once_and_kept(tmp_path: Path) -> None:
     made = find_token("0.0.0.0", path)
     assert made is not None and not made.shown and len(made.text) >= 20
     assert stat.S_IMODE(path.stat().st_mode) == 0o600 and path.read_text() == made.text + "\n"
-    assert find_token("127.0.0.1", path) == made  # asked for, so needed on loopback, too
+    assert find_token("127.0.0.1", path) == made  # requested, so needed on loopback too
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o602, 0o620, 0o604])
@@ -316,7 +316,7 @@ def test_a_token_that_others_can_read_or_replace_is_refused(tmp_path: Path, mode
     path.chmod(mode)
     with pytest.raises(OutputError, match=r"others can read or replace it; try: chmod 600 .*token"):
         find_token("0.0.0.0", path)
-    path.chmod(0o640)  # a service's group may read what root writes
+    path.chmod(0o640)  # a service's group may read root's file
     assert find_token("0.0.0.0", path) == ("0123456789abcdef0123", False)
 
 
@@ -501,7 +501,7 @@ def test_long_and_hostile_labels_and_facts_that_are_no_json() -> None:
         state = ask_json(web, "/state.json")
         assert state["facts"]["scale"] == "NaN" and state["facts"]["path"] == [1.5]
         assert len(state["label"]["top"][0][0]) == 300
-        web.add(result(1, "\u202egnp\x1b[2J"))  # turns what is behind it round
+        web.add(result(1, "\u202egnp\x1b[2J"))  # reverses the following text
         assert ask_json(web, "/state.json")["label"]["top"][0][0] == r"\u202egnp\x1b[2J"
 
 
@@ -564,7 +564,7 @@ def test_images_are_encoded_for_viewers_only_and_once(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("looks", [150, 3000])
 def test_fifteen_images_a_second_are_encoded(monkeypatch: pytest.MonkeyPatch, looks: int) -> None:
-    """Neither half of them for a viewer who comes late now and then, nor more for many viewers."""
+    """Not half the rate for a viewer who is late at times, and not more work for many viewers."""
     now = 0.0
     monkeypatch.setattr(video_module, "time", SimpleNamespace(monotonic=lambda: now))
     count = itertools.count(1)
@@ -588,7 +588,7 @@ def test_there_is_an_end_to_the_number_of_viewers() -> None:
         assert ask(web, "/video")[0] == 503
         viewers.pop().close()
 
-        def has_a_place() -> bool:  # the server sees it when it sends next
+        def has_a_place() -> bool:  # the server notices at its next send
             with _open(web, "/video") as again:
                 return again.recv(12) == b"HTTP/1.1 200"
 
@@ -636,7 +636,7 @@ def test_readers_that_take_nothing_cost_nothing() -> None:
             if index % 100 == 0:
                 time.sleep(0.01)
         assert time.process_time() - busy < 10
-        assert slowest < 0.05  # of CPU, not of waiting for it: no encoding happens here
+        assert slowest < 0.05  # CPU time, not waiting: nothing is encoded here
         grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         assert grown_kib < 32 << 10
         assert ask_json(web, "/state.json")["label"]["number"] == 20_001
@@ -753,13 +753,13 @@ def test_closing_does_not_wait_for_those_who_take_nothing() -> None:
                 web.add(each)
                 time.sleep(0.05)
             _close_in_time(web)
-        web.add(result(0))  # does no harm
+        web.add(result(0))  # must be harmless
         with served(port=_port(web)):
             pass
 
 
 def test_closing_ends_the_server_whatever_its_readers_do() -> None:
-    """The thread ends, too: Python waits for the connections of one that is closed since 3.12."""
+    """The thread ends too: since 3.12, Python's close waits for connections."""
     noise = np.random.default_rng(0).integers(0, 256, (960, 960, 3), np.uint8)
     with served() as web:
         each = result(0)
@@ -768,7 +768,7 @@ def test_closing_ends_the_server_whatever_its_readers_do() -> None:
         readers = [_open(web, path) for path in ("/video", "/results", "/events", "/nothing")]
         readers += [socket.create_connection(("127.0.0.1", _port(web))) for _ in range(3)]
         for reader in readers[:4]:
-            assert reader.recv(8) == b"HTTP/1.1"  # and nothing behind it
+            assert reader.recv(8) == b"HTTP/1.1"  # and nothing after it
         for _ in range(50):
             each = result(1)
             each.frame.image = noise = noise[::-1].copy()
@@ -799,7 +799,7 @@ def test_a_gauge_that_begins_to_hang_at_the_end_holds_nothing_up() -> None:
 
 
 def _close_in_time(web: WebOutput) -> None:
-    """Close a server; fail where that waits for someone. (It takes a second at most, by itself.)"""
+    """Close a server; fail if that waits for a client. (By itself it takes at most a second.)"""
     closing = threading.Thread(target=web.close, daemon=True)
     closing.start()
     closing.join(LONG)
@@ -822,7 +822,7 @@ def test_a_gauge_that_hangs_holds_nothing_up() -> None:
         forever.set()
 
 
-# What leads out of the served folder
+# Paths out of the served folder
 
 _OUT = ["..", "%2e%2e", "%252e%252e", "..%2f..", "..%5c..", "%c0%ae%c0%ae", "....//", "/etc", "%00"]
 

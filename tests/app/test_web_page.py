@@ -48,8 +48,8 @@ ARGUMENTS = [
 ]
 WAIT_MS = 60_000
 SHOTS = os.environ.get("TUTELAGE_SHOTS")  # a directory to keep screenshots in
-# What a page takes back the console says, too: not an error of the page's.
-READBACK = re.compile("readback operations")  # these tests' own, of the charts
+# The console also reports requests that the page cancels, which are not errors.
+READBACK = re.compile("readback operations")  # from these tests' own checks of the charts
 BROKEN_OFF = re.compile(r"ERR_(CONNECTION_REFUSED|INCOMPLETE_CHUNKED_ENCODING|CONNECTION_RESET)")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt install chromium)")
@@ -65,7 +65,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Watched:
-    """A page, and what it did that it should not."""
+    """A page, and its forbidden actions."""
 
     def __init__(
         self, browser: Browser, width: int = 1280, height: int = 800, scheme: str = "light"
@@ -103,7 +103,7 @@ class Watched:
             self.page.screenshot(path=Path(SHOTS) / f"{name}.png", full_page=True)
 
     def assert_clean(self, output: WebOutput) -> None:
-        """No errors, no dialogs, and no request to anywhere but the server."""
+        """Verify that there were no errors, no dialogs, and no requests to other servers."""
         assert self.errors == [] and self.dialogs == []
         assert {urlsplit(each.url).netloc for each in self.requests} == {
             urlsplit(output.url).netloc
@@ -111,7 +111,7 @@ class Watched:
 
 
 def _points(page: Page, chart: str) -> int:
-    """Count the coloured pixels of a chart: lines are, axes and grid are not."""
+    """Count the coloured pixels of a chart: lines are coloured, axes and grid are grey."""
     count: int = page.evaluate(
         """id => {
           const canvas = document.querySelector(`#${id} canvas`);
@@ -131,7 +131,7 @@ def _points(page: Page, chart: str) -> int:
 
 
 def _wait(page: Page, expression: str) -> None:
-    """Wait until an expression is true. (Playwright's own way is eval, which the page forbids.)"""
+    """Wait until an expression is true. (Playwright would use eval, which the page forbids.)"""
     for _ in range(WAIT_MS // 50):
         if page.evaluate(expression):
             return
@@ -499,13 +499,13 @@ def test_a_failed_frame_is_told(browser: Browser) -> None:
 
 
 def _plain(index: int, colour: str, shape: tuple[int, int] = (60, 80)) -> Result:
-    """A result whose frame is of one colour, and is named and classified so."""
+    """A result whose frame has one colour, with its name and class."""
     image = np.zeros((*shape, 3), np.uint8)
     image[...] = {"red": (0, 0, 220), "blue": (220, 0, 0)}[colour]
     return Result(Frame(index, f"{colour}-{index}", image), [(colour, 0.9)])
 
 
-# How often colour and name differ, of samples taken over some time, and what was seen.
+# Count samples over some time in which colour and name differ, and collect the names.
 SAMPLES = """
 async () => {
   const video = document.getElementById("video"), canvas = document.createElement("canvas");
@@ -585,7 +585,7 @@ def test_a_viewer_too_many_sees_the_labels(browser: Browser) -> None:
 
 @contextmanager
 def _elsewhere(page: str) -> Iterator[str]:
-    """Serve one page on localhost, which is another site than 127.0.0.1; yield its URL."""
+    """Serve a page on localhost, which is a different site from 127.0.0.1; yield its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -622,7 +622,7 @@ def test_a_link_on_another_page_opens_this_one(browser: Browser) -> None:
 
 
 def test_another_page_can_do_nothing_here(browser: Browser) -> None:
-    """Whoever reads it has been here: the browser has the cookie."""
+    """The browser has the cookie from an earlier visit."""
     with served(token="key of a service") as web, Watched(browser) as watched:
         page = watched.page
         web.add(result(0))
@@ -672,7 +672,7 @@ def test_the_page_finds_a_server_that_was_away(browser: Browser) -> None:
         web.add(result(0))
         page.goto(web.url)
         _wait(page, "!document.getElementById('video').hidden")
-        # A server that dies says nothing: the connections break off.
+        # A server that dies sends nothing: the connections are reset.
         web._server._uvicorn.force_exit = web._server._uvicorn.should_exit = True
         expect(banner).to_have_text("Connection lost. Trying again …")
         expect(page.get_by_role("button", name="Start recording")).to_be_disabled()
@@ -707,7 +707,7 @@ def test_a_hidden_page_takes_nothing(browser: Browser) -> None:
         video = web._server._page.video
         assert video.viewers == 1
         _set_hidden(page, True)
-        tasks = web._server._uvicorn.server_state.tasks  # of the events, too
+        tasks = web._server._uvicorn.server_state.tasks  # of the events too
         _wait_until(page, lambda: video.viewers == 0 and not tasks)
         _set_hidden(page, False)
         expect(page.locator("#video")).to_be_visible()
@@ -716,7 +716,7 @@ def test_a_hidden_page_takes_nothing(browser: Browser) -> None:
 
 
 def _set_hidden(page: Page, hidden: bool) -> None:
-    """Headless pages are always visible: say otherwise."""
+    """Report the page as hidden, since headless pages are always visible."""
     page.evaluate(
         """hidden => {
           Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });

@@ -1,4 +1,4 @@
-"""Waiting for a condition rather than for a time, so that no test depends on the machine's load."""
+"""Waiting for conditions rather than times, so that tests do not depend on the machine's load."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LONG = 60.0
 
 
 def soon(done: Callable[[], bool]) -> bool:
-    """Wait until something is so; False if it never is."""
+    """Wait until a condition is true; return False if it stays false."""
     deadline = time.monotonic() + LONG
     while not done():
         if time.monotonic() > deadline:

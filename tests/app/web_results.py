@@ -1,4 +1,4 @@
-"""Made results, gauges and requests for the tests of the live page."""
+"""Synthetic results, gauges and requests for the tests of the live page."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LABELS = ["Ankle boot", "Sneaker", "Sandal", "Bag", "Trouser"]
 
 
 def image(index: int, size: int = 28) -> np.ndarray:
-    """A disc that wanders over a gradient: uint8, (size, size, 3)."""
+    """A disc that moves over a gradient: uint8 (size, size, 3)."""
     ramp = np.linspace(40, 120, size, dtype=np.uint8)
     canvas = np.dstack(
         [np.tile(ramp, (size, 1)), np.tile(ramp[:, None], (1, size)), ramp + ramp[:, None]]
@@ -94,7 +94,7 @@ def served(**options: Any) -> Iterator[WebOutput]:
 
 
 class Feeder(threading.Thread):
-    """Gives results to an output at a steady pace, as a pipeline would, until it is stopped."""
+    """Passes results to an output at a constant rate, like a pipeline, until it is stopped."""
 
     def __init__(self, output: WebOutput, label: str | None = None, size: int = 28) -> None:
         super().__init__(daemon=True)

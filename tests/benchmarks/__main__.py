@@ -105,7 +105,7 @@ def _report(
 def _table(
     runs: list[dict[str, Any]], then: Kept | None, changes: dict[str, Change]
 ) -> Iterator[str]:
-    """Yield a line for each figure, with the one of then where it may be compared."""
+    """Yield a line for each figure, with the kept one if they are comparable."""
     values, now = dict(leaf for run in runs for leaf in leaves(run)), measured(runs)
     longest = max(map(len, values), default=0)
     if then and changes:

@@ -1,11 +1,11 @@
-"""What the application costs over the DPU itself: throughput, latency, CPU, start-up, memory.
+"""Overhead of the application over the DPU: throughput, latency, CPU, start-up, memory.
 
-The DPU is the emulation paced to two cores with 5 ms a job, in front of a network so small that
-computing it hardly counts; and, as on a board the DPU computes without the CPU, a stand-in with the
-same pace that computes nothing. The application is compared with loops of the kind that examples
-for the board show: resize, take off the mean as float, make int8, execute_async, wait, argmax; and
-with the same loops around the application's own preprocessing, which have its pixels. All are run
-in turn within one process, round after round.
+The DPU is the emulation paced to two cores with 5 ms per job, with a network so small that its
+computation is negligible; and, since a board's DPU computes without the CPU, a stand-in with the
+same pace that computes nothing. The application is compared with loops like those in examples
+for the board: resize, subtract the mean as float, convert to int8, execute_async, wait, argmax; and
+with the same loops around the application's own preprocessing, which gives equal pixels. All run
+in turn in one process, round after round.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ THREADS = 2 * CORES  # the application's default
 BOUND_FPS = CORES / JOB_SECONDS
 ROUNDS = 8
 SECONDS = 1.0
-CAMERA_SHARES = (0.97, 0.90)  # of the bound: rates of the camera whose latency is taken
+CAMERA_SHARES = (0.97, 0.90)  # of the maximum: rates of the camera at which latency is measured
 SOAK_FRAMES = 200_000
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -71,7 +71,7 @@ class SteadyCamera(FrameSource):
 
 
 def _camera_run(model: Path, images: Path, seconds: float, share: float) -> dict[str, float]:
-    """Latency over the pace with a camera at a share of what the DPU can take."""
+    """Latency over the pace with a camera at a share of the DPU's rate."""
     classifier: Classifier = load_classifier(model)
     lanes = [Lane(classifier) for _ in range(THREADS)]
     for lane in lanes:
@@ -141,7 +141,7 @@ def _compare(model: Path, images: Path, extent: Extent) -> dict[str, Any]:
 
 
 def _ratios(rows: dict[str, list[dict[str, float]]]) -> dict[str, float]:
-    """Return the application's CPU per frame over each loop's, and over the cheapest one's."""
+    """Return the application's CPU per frame relative to each loop and to the cheapest loop."""
     found = {}
     for kind in ("plain_loop_same_pixels_", "plain_loop_"):
         loops = [name for name in rows if name.startswith(kind) and name[len(kind)].isdigit()]
@@ -154,7 +154,7 @@ def _ratios(rows: dict[str, list[dict[str, float]]]) -> dict[str, float]:
 
 
 def start_up(extent: Extent) -> dict[str, float]:
-    """Return seconds from the start of the program to its end with one image, files cached."""
+    """Return the seconds of a whole run of the program with one image, with cached files."""
     image = next((_ROOT / "app" / "demo" / "images").rglob("*.png"))
     command = [sys.executable, str(_ROOT / "app" / "classify.py"), "--source", str(image)]
     times = []
@@ -166,7 +166,7 @@ def start_up(extent: Extent) -> dict[str, float]:
 
 
 def soak(frames: int = SOAK_FRAMES) -> dict[str, float]:
-    """Run many frames unpaced, with all that grows by frames; return the growth of memory."""
+    """Run many frames unpaced, with all outputs; return the growth of memory."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         small_network(folder / "small.xmodel")

@@ -1,4 +1,4 @@
-"""DenseNet-BC in the two forms that are timed against each other, with random weights.
+"""DenseNet-BC in the two forms that are compared, with random weights.
 
 Convolution - ReLU (batch norms are folded in deployment), k = 12, three blocks of 16 layers,
 each a 1x1 bottleneck to 4k channels and a 3x3 convolution to k; transitions halve the channels.
@@ -20,7 +20,7 @@ CLASSES, SIZE = 10, 32
 
 
 class Writer(Protocol):
-    """What the walk over the network needs of a form."""
+    """The interface of a form for the walk over the network."""
 
     def conv(self, x: Any, weights: np.ndarray, bias: np.ndarray, relu: bool = True) -> Any: ...
     def concat(self, parts: Sequence[Any]) -> Any: ...
@@ -30,7 +30,7 @@ class Writer(Protocol):
 def walk(
     writer: Writer, x: Any, growth_rate: int = 12, layers: Sequence[int] = (16, 16, 16)
 ) -> Any:
-    """Write the network behind `x` (32 x 32 x 3); returns the logits (1, 1, 1, 10)."""
+    """Write the network after `x` (32 x 32 x 3); return the logits (1, 1, 1, 10)."""
     rng = np.random.default_rng(0)
 
     def conv(x: Any, inputs: int, outputs: int, kernel: int, relu: bool = True) -> Any:
@@ -86,7 +86,7 @@ def int8_graph() -> Graph:
 
 
 class _Float32:
-    """As plain float32 ONNX nodes, NCHW, as any exporter would write them."""
+    """As plain float32 ONNX nodes, NCHW, like any exporter's."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []

@@ -1,10 +1,10 @@
-"""How fast the exact emulation is, against plain float32 and against the reference engine.
+"""Speed of the exact emulation, relative to plain float32 and to the reference engine.
 
-Everything is timed in turn within one process: round after round each contender gets its share,
-so that a change of the machine's speed meets all of them. Ratios are medians over the rounds.
+Contenders are timed in turn in one process, round after round, so that changes of the machine's
+speed affect all of them. Ratios are medians over the rounds.
 
-With ONEDNN_MAX_CPU_ISA=AVX2 in the environment OpenVINO computes as on a processor that has no
-more than that; what runs on OpenVINO can then be compared with each other.
+With ONEDNN_MAX_CPU_ISA=AVX2 in the environment, OpenVINO computes as on a processor with AVX2
+only; contenders on OpenVINO can then be compared with each other.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tutelage.host.train.progress import stepped
 DEMO = Path(__file__).parents[2] / "app/demo/model.xmodel"
 THREADS = 2
 ROUNDS = 15
-# ONNX Runtime's threads spin for a while after a run and would slow whoever comes next.
+# ONNX Runtime's threads spin for a while after a run and would slow the next contender.
 PAUSE_SECONDS = 0.05
 
 
@@ -100,11 +100,11 @@ def _computes_int8(model: Model) -> bool:
 
 
 def speed_against_float32(batch: int, runs: int, extent: Extent) -> dict[str, Any]:
-    """Ratios of speed: above 1 the exact engine is the faster one.
+    """Return ratios of speed; above 1 the exact engine is faster.
 
     The float32 network runs on ONNX Runtime once with the whole batch and once split into the
-    engine's pieces, and on OpenVINO as the engine runs it, so that what the splitting and the
-    library gain is seen apart from what the engine gains.
+    engine's pieces, and on OpenVINO as the engine runs it. This separates the gains of the
+    splitting and the library from those of the engine.
     """
     graph, session, batch = int8_graph(), _session(), min(batch, extent.images)
     rng = np.random.default_rng(1)
@@ -135,7 +135,7 @@ def speed_against_float32(batch: int, runs: int, extent: Extent) -> dict[str, An
 
 
 def _in_pieces(floats: np.ndarray) -> Callable[[], Any]:
-    """The float32 network as the engine runs batches: pieces, one thread each, side by side."""
+    """The float32 network as the engine runs batches: pieces in parallel, with a thread each."""
     session, pool = _session(threads=1), ThreadPoolExecutor(THREADS)
     pieces = [floats[start : start + PIECE] for start in range(0, len(floats), PIECE)]
     return lambda: list(pool.map(lambda piece: session.run(None, {"image": piece}), pieces))
@@ -161,7 +161,7 @@ def speed_against_reference(extent: Extent) -> dict[str, Any]:
 
 
 def footprint(what: str) -> dict[str, Any]:
-    """Load time and peak memory of one engine, in a process of its own."""
+    """Load time and peak memory of one engine, in a separate process."""
     code = f"from tests.benchmarks.emulation import measure_footprint as m; m({what!r})"
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=300
@@ -171,7 +171,7 @@ def footprint(what: str) -> dict[str, Any]:
 
 
 def measure_footprint(what: str) -> None:
-    """Load, run one image and print the figures; MiB are the process's peak, libraries included."""
+    """Load, run one image and print the figures; MiB are the process's peak with its libraries."""
     start = time.perf_counter()
     image = np.zeros((1, SIZE, SIZE, 3), np.int8)
     if what == "float32":
@@ -190,9 +190,9 @@ def measure_footprint(what: str) -> None:
 
 
 def start_of_run(extent: Extent) -> dict[str, Any]:
-    """`tutelage run` of one image of the demo model, a process from its start to its end.
+    """`tutelage run` of one image of the demo model, for the whole process.
 
-    The least and the median of several, as wall clock and as CPU time.
+    The minimum and the median of several runs, as wall clock and as CPU time.
     """
     command = [sys.executable, "-m", "tutelage", "run", str(DEMO), "--random", "1"]
     wall, cpu = [], []
@@ -209,7 +209,7 @@ def start_of_run(extent: Extent) -> dict[str, Any]:
 
 
 def _peak_mib() -> float:
-    """This process's peak memory; getrusage would count the parent's before the exec."""
+    """This process's peak memory; getrusage would include the parent's before the exec."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 

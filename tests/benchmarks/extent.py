@@ -1,4 +1,4 @@
-"""How much the benchmarks measure: in full, in five minutes, or each part of them once."""
+"""The extent of the benchmarks: full, five minutes, or each part once."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from tutelage.core.errors import FAILED, TutelageError
 
 
 class CannotRun(TutelageError):
-    """A benchmark needs something that this machine has not; the text is one line."""
+    """A benchmark needs something that this machine lacks; the message is one line."""
 
     status = FAILED
 
 
 @dataclass(frozen=True)
 class Extent:
-    """Upper bounds of what a benchmark repeats.
+    """Upper bounds of a benchmark's repetitions.
 
     Attributes
     ----------
     repeats : rounds of a comparison, and runs of a contender within a round
-    images : of a batch, and those that instructions are counted of
-    seconds : of a stretch of running that is measured, s
-    frames : of the long run whose memory is compared
+    images : images in a batch, and images for which instructions are counted
+    seconds : duration of a measured run, s
+    frames : frames of the long run whose memory is compared
     """
 
     repeats: int = sys.maxsize

@@ -1,4 +1,4 @@
-"""The benchmarks' figures as a flat table, and which of them may be compared, and how."""
+"""The benchmarks' figures as a flat table, and the rules for comparing them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from tutelage.core.digits import digits
 
 @dataclass(frozen=True)
 class Kind:
-    """What a figure's name says of it.
+    """The properties that a figure's name determines.
 
     Attributes
     ----------
-    higher_is_better : or else lower is
-    anywhere : it may be compared between different machines: a ratio, or a number of instructions
+    higher_is_better : whether higher is better, rather than lower
+    anywhere : comparable between different machines: a ratio, or a number of instructions
     """
 
     higher_is_better: bool
     anywhere: bool
 
 
-# The first that is found in the name counts. A benchmark that names its figures so is compared.
+# The first one found in the name counts. Figures without any of these are not compared.
 _KINDS = (
     (re.compile(r"ratio_to_|^instructions/"), Kind(higher_is_better=False, anywhere=True)),
     (re.compile(r"speed_|share_of_bound$"), Kind(higher_is_better=True, anywhere=True)),
@@ -38,7 +38,7 @@ _KINDS = (
 
 
 def kind_of(name: str) -> Kind | None:
-    """Return what a figure is, None where it is not compared: settings, counts."""
+    """Return the kind of a figure; None if it is not compared, such as settings and counts."""
     return next((kind for pattern, kind in _KINDS if pattern.search(name)), None)
 
 

@@ -1,10 +1,10 @@
-"""The way of frames through the application, and through loops in its place, in one thread.
+"""The path of frames through the application and through simple loops, in one thread.
 
     python -m tests.benchmarks.hot_path FEW MANY FOLDER...
 
-Each FOLDER holds small.xmodel and images/. The DPU needs no time. For each folder and contender FEW
-frames are run twice, then MANY; behind each of these runs there is a system call by which
-`tests.benchmarks.instructions` sees where they end.
+Each FOLDER has small.xmodel and images/. The DPU takes no time. For each folder and contender, FEW
+frames are run twice, then MANY; after each of these runs there is a system call by which
+`tests.benchmarks.instructions` detects its end.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main(few: int, many: int, folders: Sequence[Path]) -> None:
     """Run the frames."""
     for folder in folders:
         for what in CONTENDERS:
-            for frames in (few, few, many):  # the first time Python still adapts its code
+            for frames in (few, few, many):  # in the first run Python still specialises its code
                 _run(folder, what, frames)
                 with suppress(ProcessLookupError):
                     os.getpgid(MARK)

@@ -1,11 +1,11 @@
-"""Instructions that a frame takes, in the application and in plain loops, by qemu-user's count.
+"""Instructions per frame in the application and in simple loops, counted by qemu-user.
 
-    python -m tests.benchmarks instructions     # x86_64, and aarch64 where it can be had
+    python -m tests.benchmarks instructions     # x86_64, and aarch64 if available
 
-One thread, and a DPU that needs no time: the count is the same on every machine and however busy
-it is. It needs qemu-user (the package that loads plugins, not qemu-user-static) and a C compiler;
-for aarch64 the root of the stand-in board (`python -m tests.stand_in_board.arm64_root`). Without an
-AVX-512 of qemu's, x86_64 stands for a machine that has none.
+With one thread and a DPU that takes no time, the count is the same on every machine, independent
+of its load. It needs qemu-user (the package that loads plugins, not qemu-user-static) and a C
+compiler, and for aarch64 the root of the stand-in board (`python -m
+tests.stand_in_board.arm64_root`). qemu has no AVX-512, so x86_64 stands for a machine without it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ROOT = _HERE.parent.parent
 
 
 def commands() -> dict[str, tuple[list[str], dict[str, str]]]:
-    """Return by architecture what starts Python under qemu, and its environment."""
+    """Return by architecture the command that starts Python under qemu, and its environment."""
     variables = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
     common = {**os.environ, **variables}
     found = {}
@@ -68,12 +68,12 @@ def build_plugin(folder: Path) -> Path:
 
 
 def count(plugin: Path, architecture: str, folders: list[Path], few: int) -> list[int]:
-    """Return for each folder, and in it each contender, the instructions of a frame.
+    """Return the instructions of a frame for each folder and contender.
 
     Raises
     ------
     CannotRun
-        It does not run under this qemu; one line.
+        It does not run under this qemu; the message is one line.
     """
     (qemu, *rest), environment = commands()[architecture]
     frames = few, MORE * few

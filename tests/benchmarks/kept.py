@@ -1,7 +1,7 @@
-"""Results that are kept, of the releases, and the comparison with them.
+"""Kept results of releases, and comparisons with them.
 
-A file of `kept/` has the figures of several runs with their ranges. Ratios are compared whatever
-the machine; times only where it is the same one, by its processor.
+A file in `kept/` has the figures of several runs with their ranges. Ratios are compared between
+any machines; times only on the same processor.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SIGNIFICANT = 6
 
 
 class KeptError(TutelageError):
-    """There is no such kept result; one line."""
+    """There is no such kept result; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Kept:
 
 
 def about() -> dict[str, Any]:
-    """Return what figures depend on besides the benchmarks: date, code, packages, machine."""
+    """Return the circumstances of figures: date, code, packages, machine."""
     git = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=10"],
                          cwd=FOLDER.parent, capture_output=True, text=True)  # fmt: skip
     return {
@@ -77,7 +77,7 @@ def _version(package: str) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Return the processor, with the numbers by which Linux tells it apart, and its CPUs."""
+    """Return the processor, with Linux's identifying numbers, and its CPUs."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -94,7 +94,7 @@ def machine() -> dict[str, Any]:
 
 
 def keep(kept: Kept) -> Path:
-    """Write a file of `FOLDER`; returns its path."""
+    """Write a file in `FOLDER`; return its path."""
     figures = {
         name: [float(f"{number:.{_SIGNIFICANT}g}") for number in asdict(found).values()]
         for name, found in kept.figures.items()
@@ -108,12 +108,12 @@ def keep(kept: Kept) -> Path:
 
 
 def read(name: str = "") -> Kept | None:
-    """Return a kept result, the newest without a name; None where none is kept.
+    """Return a kept result, by default the newest; None if there are none.
 
     Raises
     ------
     KeptError
-        There is no such one.
+        There is no result of that name.
     """
     found = {path.stem: _read(path) for path in FOLDER.glob("*.json")}
     if name and name not in found:
@@ -138,7 +138,7 @@ class Change:
     Attributes
     ----------
     change : (now - then) / then
-    verdict : "worse" or "better" where it differs by more than the spread, else ""
+    verdict : "worse" or "better" if it differs by more than the spread, or else ""
     """
 
     then: float
@@ -147,7 +147,7 @@ class Change:
 
 
 def compare(now: dict[str, Measured], here: dict[str, Any], kept: Kept) -> dict[str, Change]:
-    """Return by name what may be compared.
+    """Return the comparable figures, by name.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def compare(now: dict[str, Measured], here: dict[str, Any], kept: Kept) -> dict[
         kind, old = kind_of(name), kept.figures.get(name)
         if old is None or kind is None or not (kind.anywhere or same):
             continue
-        if old.value <= 0:  # memory that shrank: a share of it says nothing
+        if old.value <= 0:  # memory that shrank: a ratio is meaningless
             continue
         change = new.value / old.value - 1
         spread = max(least, (old.high - old.low) / old.value)

@@ -1,4 +1,4 @@
-"""The application and loops in its place, in front of the same runner: what benchmarks compare."""
+"""The application and simple loops with the same runner, which benchmarks compare."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def small_network(path: Path) -> None:
 
 
 def write_images(folder: Path, number: int, size: tuple[int, int]) -> None:
-    """Write so many images, smooth ones, (width, height) large."""
+    """Write smooth images of a size (width, height)."""
     rng = np.random.default_rng(1)
     for index in range(number):
         coarse = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
@@ -55,11 +55,11 @@ def read_images(folder: Path) -> list[np.ndarray]:
 
 
 class FreeDpu:
-    """Stands for `vart`: jobs take their time on one of the cores, and nothing is computed.
+    """Stand-in for `vart`: jobs take time on one of the cores, and nothing is computed.
 
     Parameters
     ----------
-    seconds : of a job; with 0 it is done at once
+    seconds : duration of a job, s; with 0 it is done at once
     """
 
     def __init__(self, seconds: float = JOB_SECONDS) -> None:
@@ -68,7 +68,7 @@ class FreeDpu:
         self._turn = count()
 
     def create_runner(self, subgraph: xir.Subgraph, _mode: str) -> _FreeRunner:
-        """Return a runner on the core whose turn it is."""
+        """Return a runner on the next core in turn."""
         return _FreeRunner(subgraph, self._cores[next(self._turn) % CORES])
 
 
@@ -85,7 +85,7 @@ class _FreeCore:
         with self._lock:
             end = max(submitted, self._free) + self._seconds
             time.sleep(max(0.0, end - time.monotonic()))
-            self._free = end  # not the time of now: a sleep ends late, and that would add up
+            self._free = end  # not the current time, since delays of sleeps would add up
 
 
 class _FreeRunner:
@@ -108,14 +108,14 @@ class _FreeRunner:
 
 @dataclass(frozen=True)
 class Course:
-    """What is run: images through a model, in front of a DPU, for a time or for some frames.
+    """A workload: images through a model on a DPU, for a time or a number of frames.
 
     Attributes
     ----------
     model, images : an .xmodel of `small_network`, and a folder
-    seconds : to run for
-    dpu : what stands for the module `vart`
-    frames : to stop after, None for no limit
+    seconds : duration, s
+    dpu : stand-in for the module `vart`
+    frames : number of frames; None for no limit
     """
 
     model: Path
@@ -125,7 +125,7 @@ class Course:
     frames: int | None = None
 
     def app(self, threads: int = 2 * CORES) -> dict[str, float]:
-        """Run the application as `--scenario offline --quiet` would; return fps, CPU per frame."""
+        """Run the application like `--scenario offline --quiet`; return fps and CPU per frame."""
         options = read_options(
             ["--source", str(self.images), "--model", str(self.model), "--scenario", "offline",
              "--duration", str(self.seconds), "--quiet", "--mean", *map(str, MEAN),
@@ -143,11 +143,11 @@ class Course:
         return {"fps": report["fps"], "cpu_us": 1e6 * used / report["frames"]["in"]}
 
     def loop(self, threads: int, same_pixels: bool = False) -> dict[str, float]:
-        """Run the usual loop in threads of its own; return fps and CPU per frame.
+        """Run the usual loop in separate threads; return fps and CPU per frame.
 
         Parameters
         ----------
-        same_pixels : preprocess as the application does, not as the examples do
+        same_pixels : preprocess like the application, not like the examples
         """
         parts = xir.Graph.deserialize(str(self.model)).get_root_subgraph().toposort_child_subgraph()
         (subgraph,) = [part for part in parts if part.get_attr("device").upper() == "DPU"]

@@ -1,4 +1,4 @@
-"""The parts of `make bench`, each within its share of five minutes, and how they are run."""
+"""The parts of `make bench`, each within its share of five minutes, and their execution."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ EXTENTS = (DEFAULT, "full", "short")
 
 @dataclass(frozen=True)
 class Part:
-    """A module of this package with `report(extent)`, which returns its figures.
+    """A module of this package with a function `report(extent)` that returns its figures.
 
     Attributes
     ----------
     name : of the module
-    seconds, full_seconds : what it takes by default and in full on two cores, s
-    extent : what it measures by default
+    seconds, full_seconds : duration by default and in full on two cores, s
+    extent : the default extent
     """
 
     name: str
@@ -44,7 +44,7 @@ class Part:
         Raises
         ------
         TutelageError
-            A package or a tool is missing; one line.
+            A package or a tool is missing; the message is one line.
         """
         extents = {DEFAULT: self.extent, "full": FULL, "short": SHORT}
         with needs("host"):
@@ -53,11 +53,11 @@ class Part:
         return found
 
     def expected(self, extent: str) -> float:
-        """Return the seconds that it takes on two cores; 0 for the short form."""
+        """Return its duration on two cores, s; 0 for the short form."""
         return {DEFAULT: self.seconds, "full": self.full_seconds, "short": 0.0}[extent]
 
 
-# The longest come last: where the time runs short, the last ones are left out.
+# The longest come last, since the last ones are left out if time runs short.
 PARTS = (
     Part("training", 30, 30, Extent(repeats=5)),
     Part("emulation", 45, 60, Extent(repeats=9)),
@@ -74,7 +74,7 @@ class Run:
     Attributes
     ----------
     figures : by part
-    left_out, failed : by part, the reason why it has none
+    left_out, failed : by part, the reason why it has no figures
     interrupted : whether Ctrl-C ended the run
     """
 
@@ -85,12 +85,12 @@ class Run:
 
 
 def run_parts(parts: Sequence[Part], extent: str, limit: float, progress: Progress) -> Run:
-    """Run the parts one after the other; an error in one does not end the others.
+    """Run the parts in sequence; an error in one does not end the others.
 
     Parameters
     ----------
     extent : one of `EXTENTS`
-    limit : a part that would end after so many seconds is not begun
+    limit : a part that would end after this time, s, is not started
     """
     run, started = Run(), time.monotonic()
     for part in parts:
@@ -114,14 +114,14 @@ def run_parts(parts: Sequence[Part], extent: str, limit: float, progress: Progre
 
 
 class Progress:
-    """Lines on standard error: the part that runs, its time and the time left, and how it ended.
+    """Lines on standard error: the running part, its time and the time left, and its outcome.
 
-    Between these only the parts themselves draw, between their measurements: what is measured
-    has the machine to itself.
+    In between, only the parts themselves print, between their measurements, so that measurements
+    have the machine to themselves.
 
     Parameters
     ----------
-    parts : all that are going to run, in their order
+    parts : all parts that will run, in order
     extent : one of `EXTENTS`
     """
 
@@ -130,10 +130,10 @@ class Progress:
         self._expected = [part.expected(extent) for part in parts]
         self._started = self._begun = time.monotonic()
         self._ended = 0
-        self._pace = 1.0  # seconds for each that was expected
+        self._pace = 1.0  # actual seconds per expected second
 
     def begin(self, part: Part) -> None:
-        """Print that a part begins, how long it is going to take, and all that are left."""
+        """Print that a part begins, its expected time, and that of all remaining ones."""
         self._begun = time.monotonic()
         own, *others = (self._pace * each for each in self._expected[self._ended :])
         text = f"about {clock(own)}; " if own else ""

@@ -1,9 +1,9 @@
-"""What the power sampler costs: CPU time of its process at 50 Hz, per source.
+"""Cost of the power sampler: CPU time of its process at 50 Hz, by source.
 
-Each source runs in a process of its own, since what else was imported changes how long a sampler
-takes that wakes 50 times a second to cold caches. Nothing else runs in it meanwhile; `sleep` is a
-thread that only sleeps at the same rate, the floor on this machine. The real pynq is measured on
-made-up sensors where there is root, in the Python that TUTELAGE_PYNQ_PYTHON names.
+Each source runs in a separate process without other work, since other imported modules change the
+time of a sampler that wakes 50 times a second to cold caches. `sleep` is a
+thread that only sleeps at the same rate, the lower bound on this machine. The real pynq is measured
+as root with artificial sensors, in the Python that TUTELAGE_PYNQ_PYTHON names.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ print(json.dumps(figures))
 
 
 def _hwmon_tree(root: Path) -> None:
-    """Lay out the board's chips as class/hwmon does, in ordinary files."""
+    """Create the board's chips as in class/hwmon, with ordinary files."""
     for rail in load_profile("zcu104").rails:
         chip = root / "class" / "hwmon" / f"hwmon{rail.address}"
         device = root / "devices" / f"4-{rail.address:04x}"
@@ -105,7 +105,7 @@ def _measured(
 
 
 def _pmbus(seconds: float) -> dict[str, Any]:
-    """Return what the real pynq costs, and what only sleeping does in the same Python."""
+    """Return the cost of the real pynq, and of only sleeping in the same Python."""
     if os.geteuid() != 0 or not shutil.which("unshare") or not SENSORS.is_file():
         return {"pmbus": {"not_measured": f"needs root, unshare and {SENSORS.name}"}}
     python = os.environ.get("TUTELAGE_PYNQ_PYTHON", sys.executable)
@@ -117,7 +117,7 @@ def _pmbus(seconds: float) -> dict[str, Any]:
 
 
 def _median(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the round whose share of a core is in the middle, with all rounds' shares."""
+    """Return the round with the median share of a core, with all rounds' shares."""
     failed = [figures for figures in rounds if "not_measured" in figures]
     if failed:
         return failed[0]
@@ -127,9 +127,9 @@ def _median(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def report(extent: Extent = FULL) -> dict[str, Any]:
-    """Return CPU percent of a core at 50 Hz per source, or why it was not measured.
+    """Return the CPU percent of a core at 50 Hz by source, or why it was not measured.
 
-    Sources take turns, for what else the machine does comes and goes; the middle round counts.
+    Sources take turns, since the machine's load varies; the median round counts.
     """
     seconds = min(SECONDS, extent.seconds)
     rounds: list[dict[str, Any]] = []

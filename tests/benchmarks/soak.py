@@ -1,8 +1,8 @@
-"""A long run in a process of its own: prints its memory at the begin and at the end as JSON.
+"""A long run in a separate process, which prints its memory at the start and the end as JSON.
 
     python -m tests.benchmarks.soak FOLDER FRAMES
 
-FOLDER holds small.xmodel and images/. The frames go through everything that a run has: JSONL,
+FOLDER has small.xmodel and images/. The frames go through all parts of a run: JSONL,
 CSV, the live page with a viewer, power and figures, on an emulation that is not paced.
 """
 

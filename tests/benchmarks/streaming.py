@@ -1,12 +1,12 @@
-"""How much memory a run over very many images takes, and how fast it goes.
+"""Memory and speed of a training run with very many images.
 
     python -m tests.benchmarks.streaming --images 200000 --kind folder --folder /tmp/many
 
-It writes JPEG pictures as a folder or as WebDataset shards where `--folder` does not have them yet,
-trains a small network for an epoch with `tutelage train`, and prints as JSON the most memory that
-all processes had together: the sum of their resident sets (RSS), in which pages that they share
-count in each, and of their proportional ones (PSS), in which they count once. `growth_mib` is by
-how much PSS grew from the first fifth of the samples within the epoch to the last.
+It writes JPEG pictures as a folder or as WebDataset shards if `--folder` does not have them yet,
+trains a small network for an epoch with `tutelage train`, and prints as JSON the peak memory of
+all processes together: the sum of their resident sets (RSS), in which shared pages
+count in each, and of their proportional ones (PSS), in which they count once. `growth_mib` is
+the growth of PSS from the first to the last fifth of the samples in the epoch.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ CLASSES, PICTURES, SIDE = 100, 500, 64
 OF_SHARD = 5000
 MIB = 1 << 20
 EVERY = 0.5  # seconds between samples
-EVALUATED = 0.05  # share of the images that are the test's
+EVALUATED = 0.05  # share of test images
 
 
 def _pictures() -> list[bytes]:
-    """JPEG files of noise, blurred, whose brightness says the class."""
+    """JPEG files of blurred noise, whose brightness encodes the class."""
     rng = np.random.default_rng(0)
     found = []
     for number in range(PICTURES):
@@ -47,7 +47,7 @@ def _pictures() -> list[bytes]:
 
 
 def _names(images: int) -> Iterator[tuple[str, int, int]]:
-    """By image its split, class and number."""
+    """Yield the split, class and number of each image."""
     every = round(1 / EVALUATED)
     for number in range(images):
         place = number // CLASSES
@@ -89,7 +89,7 @@ WRITERS = {"folder": write_folder, "webdataset": write_shards}
 
 
 def measure(kind: str, folder: Path, output: Path, workers: int, batch: int) -> dict[str, Any]:
-    """Train for an epoch and return what it took."""
+    """Train for an epoch and return its memory and time."""
     config = output / "run.toml"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(

@@ -1,4 +1,4 @@
-"""`make bench` as a command: parts that cannot run, the time, what is kept and compared."""
+"""`make bench` as a command: parts that cannot run, the time, kept results and comparisons."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.benchmarks.parts import DEFAULT, PARTS, TOTAL_SECONDS, Part, Progress
 
 
 class _Made(Part):
-    """A part whose figures, or error, are given."""
+    """A part with given figures, or a given error."""
 
     def __init__(self, name: str, outcome: Any, seconds: float = 1) -> None:
         super().__init__(name, seconds, seconds, Extent())
@@ -139,7 +139,7 @@ def test_worse_and_better_beyond_the_spread() -> None:
         "a/speed_ratio": "", "b/speed_ratio": "worse", "cpu_ratio_to_loop": "better", "x_ms": "",
     }  # fmt: skip
     assert changes["x_ms"].change == pytest.approx(0.02) and changes["x_ms"].then == 10
-    # A single run has no range of its own, and another machine other times.
+    # A single run has no range, and another machine has other times.
     assert compare(now, HERE, _kept(then.figures, runs=1))["b/speed_ratio"].verdict == ""
     assert set(compare(now, {**HERE, "cpu": "B"}, then)) == set(changes) - {"x_ms"}
 
@@ -202,7 +202,7 @@ def test_statuses(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     made = {"one": CannotRun("needs qemu"), "two": ValueError("a fault"), "three": {"a_ms": 1}}
     monkeypatch.setattr(command, "PARTS", tuple(_Made(*each) for each in made.items()))
     assert command.main(["three", "--short"]) == 0
-    assert command.main(["one", "--short"]) == 1  # it was asked for
+    assert command.main(["one", "--short"]) == 1  # it was requested
     assert command.main(["two", "three", "--short"]) == 1
     assert "a_ms" in capsys.readouterr().out
     monkeypatch.setattr(command, "PARTS", (_Made("one", CannotRun("needs qemu")),))

@@ -1,4 +1,4 @@
-"""The benchmarks run from end to end: their short form has every section and usable figures."""
+"""The benchmarks run completely: their short form has every section and usable figures."""
 
 from __future__ import annotations
 

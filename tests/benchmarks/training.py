@@ -1,10 +1,10 @@
-"""How fast a QKD step is: our student, the same in Brevitas, and the network itself in float.
+"""Speed of a QKD step: our student, the same in Brevitas, and the network in float.
 
-A step is what tutoring does: student forward and backward, teacher forward, SGD. All contenders
-have the same float network, teacher, images and optimiser; they take turns within one process,
-whose memory is kept as `tutelage train` keeps it. `float` is plain PyTorch without compilation.
-Of ours there are three: a teacher that computes in every step, one in bfloat16, and one whose
-logits are kept, as for images that come unchanged in every epoch.
+A step is that of tutoring: student forward and backward, teacher forward, SGD. All contenders
+have the same float network, teacher, images and optimiser; they take turns in one process,
+with the memory settings of `tutelage train`. `float` is plain PyTorch without compilation.
+Ours has three variants: a teacher that computes in every step, one in bfloat16, and one whose
+logits are cached, as for images that are the same in every epoch.
 
     OMP_NUM_THREADS=2 python -m tests.benchmarks.training
 """
@@ -37,7 +37,7 @@ Teach = Callable[[Tensor], Tensor]
 
 
 def _step(student: torch.nn.Module, teach: Teach, batch: int) -> Callable[[], None]:
-    """One training step on random images; what is timed does not depend on the values."""
+    """One training step on random images; the time does not depend on the values."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(batch, *SHAPE, generator=generator) * 2 - 1
     images = images.to(memory_format=torch.channels_last)
@@ -58,7 +58,7 @@ def _step(student: torch.nn.Module, teach: Teach, batch: int) -> Callable[[], No
 
 
 def _teachers(batch: int) -> tuple[Teach, Teach, Teach]:
-    """The teacher as it is, in bfloat16, and as logits that are looked up."""
+    """The teacher in float32, in bfloat16, and as cached logits."""
     teacher = create(STUDENT, in_channels=SHAPE[0], **TEACHER).eval()
     teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     kept, rows = torch.zeros(20 * batch, 10), torch.randperm(20 * batch)[:batch]
@@ -81,7 +81,7 @@ def _contenders(bits: int, batch: int) -> dict[str, Callable[[], None]]:
     try:
         from tutelage.host.peers.brevitas_peer import brevitas_student
 
-        # Without a phase that collects statistics, which is slower still.
+        # Without a phase that collects statistics, which would be even slower.
         peer = brevitas_student(network, SHAPE, bits, bits, collect_steps=1)
         found["brevitas"] = _step(peer, teacher, batch)
     except ImportError:
@@ -98,7 +98,7 @@ def _steps_per_second(work: Callable[[], None], steps: int) -> float:
 
 
 def report(extent: Extent = FULL, bits: int = 4) -> dict[str, Any]:
-    """Images per second of each contender, and ours over the others: medians over rounds."""
+    """Return images per second of each contender, and ours relative to the others, as medians."""
     keep_freed_memory()
     batch, steps = min(BATCH, extent.images), min(STEPS, extent.repeats)
     contenders = _contenders(bits, batch)

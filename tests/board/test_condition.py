@@ -1,4 +1,4 @@
-"""The machine's state, read from trees of files as Linux has them."""
+"""The machine's state, read from trees of files like Linux's."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_cooling_device_that_is_on_is_throttling(tmp_path: Path, kind: str) ->
     _write(device / "type", kind)
     _write(device / "cur_state", "0")
     _write(tmp_path / "class/thermal/cooling_device1/type", "pwm-fan")
-    _write(tmp_path / "class/thermal/cooling_device1/cur_state", "3")  # a fan holds nothing down
+    _write(tmp_path / "class/thermal/cooling_device1/cur_state", "3")  # a fan leaves clocks alone
     watch = ConditionWatch(tmp_path, tmp_path)
     assert watch.read().throttled is False
     _write(device / "cur_state", "2")
@@ -84,14 +84,14 @@ def test_an_x86_processor_counts_its_throttling(tmp_path: Path) -> None:
     path = tmp_path / "devices/system/cpu/cpu0/thermal_throttle/core_throttle_count"
     _write(path, "7")
     watch = ConditionWatch(tmp_path, tmp_path)
-    assert watch.read().throttled is False  # what was before does not count
+    assert watch.read().throttled is False  # earlier events do not count
     _write(path, "9")
     assert watch.read().throttled is True
     assert watch.read().throttled is False
 
 
 def test_other_work_is_what_others_run_and_not_what_the_kernel_does(tmp_path: Path) -> None:
-    """A DPU's driver works in the kernel's threads and interrupts, which are no process's own."""
+    """A DPU's driver runs in kernel threads and interrupts, which belong to no process."""
     _write(tmp_path / "stat", TICKS.format(user=1000, system=500, softirq=0, steal=10))
     watch = ConditionWatch(tmp_path, tmp_path)
     before = watch.read().time_s
@@ -125,14 +125,14 @@ def test_this_machine_sees_its_own_work_and_that_of_others() -> None:
 
 
 def _burn() -> None:
-    """Take half a second of CPU time, however long that takes."""
+    """Use half a second of CPU time, however long that takes."""
     end = time.process_time() + 0.5
     while time.process_time() < end:
         sum(range(10_000))
 
 
 class _Spent(NamedTuple):
-    """CPU seconds while something ran: of this process and of others by the watch, and of this."""
+    """Return CPU seconds during a call: of this process and others by the watch, and its own."""
 
     own: float
     other: float | None
@@ -151,7 +151,7 @@ def _spin(watch: ConditionWatch, work: Callable[[], object]) -> _Spent:
 def test_the_temperature_is_that_of_the_processor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From hwmon's files where psutil names a driver, and from thermal zones without."""
+    """From hwmon's files if psutil names a driver, or else from thermal zones."""
     write_sensors(tmp_path)
     found = {"ams": [45.0], "irps5401": [70.0]}
     monkeypatch.setattr(system, "_psutil_temperatures", found.copy)
@@ -234,7 +234,7 @@ def test_a_clock_that_was_set_and_set_back_was_set() -> None:
 
 
 def test_a_processor_that_tells_of_heat_itself_may_run_below_its_highest_clock() -> None:
-    """That of a PC is the clock of one busy core, which several never reach."""
+    """On a PC, the highest clock is that of one busy core, which several never reach."""
     assert _names(_reading(throttled=False, clock_mhz=900.0)) == []
 
 

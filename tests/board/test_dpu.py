@@ -135,7 +135,7 @@ def test_nothing_of_the_emulation_is_imported_on_the_board(
         text=True,
         timeout=60,
     )
-    # Nothing of dpu/ where the model leaves nothing to the CPU.
+    # Nothing of dpu/ is imported if the model has no CPU operators.
     assert done.stdout.split("\n")[:2] == ["3", "[]"], done.stderr
 
 
@@ -175,7 +175,7 @@ def test_the_profile_knows_its_fingerprints() -> None:
 @pytest.mark.usefixtures("emulation")
 @pytest.mark.parametrize("name", ["mnist_cnn_vck190", "mnist_cnn_u50", "cifar_resnet_board"])
 def test_a_model_for_another_dpu_is_refused(shared_dir: Path, name: str) -> None:
-    """It gave wrong classes without a word."""
+    """It used to give wrong classes without a warning."""
     path = shared_dir / "models" / "corpus" / f"{name}.xmodel"
     find_provider.cache_clear()
     with pytest.raises(
@@ -187,7 +187,7 @@ def test_a_model_for_another_dpu_is_refused(shared_dir: Path, name: str) -> None
 
 @pytest.mark.usefixtures("emulation")
 def test_a_model_whose_copies_copy_nothing(demo_model: Path, tmp_path: Path) -> None:
-    """It ended in a traceback (found by fuzzing)."""
+    """It used to end in a traceback (found by fuzzing)."""
     from tutelage.dpu.xmodel.schema import GraphProto
 
     graph = GraphProto()
@@ -210,7 +210,7 @@ def test_a_model_whose_copies_copy_nothing(demo_model: Path, tmp_path: Path) -> 
 def test_int8_ops_that_a_compiler_leaves_to_the_cpu(
     repo_root: Path, shared_dir: Path, name: str
 ) -> None:
-    """A hard sigmoid behind the last DPU part; a bilinear upsampling between two of them."""
+    """A hard sigmoid after the last DPU subgraph; a bilinear upsampling between two subgraphs."""
     from tutelage.dpu.engine.reference import load_engine
     from tutelage.dpu.ops.reference import load_plugins
 

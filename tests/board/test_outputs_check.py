@@ -1,4 +1,4 @@
-"""Comparing outputs with expected ones, on the stand-ins of vart and xir; no DPU was seen."""
+"""Comparison of outputs with expected ones, with stand-ins for vart and xir, not a DPU."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COUNT = 5
 
 @pytest.fixture
 def expected(fake_board: Path, fake_model: Path, tmp_path: Path) -> Path:
-    """What tests/fake_board gives for five inputs."""
+    """The outputs of tests/fake_board for five inputs."""
     inputs = np.stack([np.full((8, 8, 3), 10 * k + 5, np.int8) for k in range(COUNT)])
     runner, logits, results = dpu.load(fake_model).runner(1), [], []
     for image in inputs:
@@ -37,7 +37,7 @@ def expected(fake_board: Path, fake_model: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def check(expected: Path, fake_model: Path, tmp_path: Path) -> Callable[..., tuple[int, Any]]:
-    """Run the comparison; returns its status and its report."""
+    """Run the comparison; return its status and its report."""
 
     def run(*more: str) -> tuple[int, Any]:
         path = tmp_path / "report.json"
@@ -49,7 +49,7 @@ def check(expected: Path, fake_model: Path, tmp_path: Path) -> Callable[..., tup
 
 
 def _patch(monkeypatch: pytest.MonkeyPatch, work: Callable[[Any, Any], object]) -> None:
-    """Let `work` replace what the stand-in's network computes; its own is called by `work`."""
+    """Replace the computation of the stand-in's network by `work`, which may call the original."""
     import vart
 
     monkeypatch.setattr(vart.Runner, "_run", staticmethod(work))
@@ -67,7 +67,7 @@ def test_equal_outputs(check: Callable[..., tuple[int, Any]], capsys: Any) -> No
     jobs = COUNT + THREADS * COUNT
     assert (status, report["problem"], report["jobs"]) == (0, "", jobs)
     assert report["outputs"] == ["down_tensor", RESULT] and report["is_emulation"] is False
-    assert f"{jobs} jobs: all outputs are the emulation's" in capsys.readouterr().out
+    assert f"{jobs} jobs: all outputs equal the emulation's" in capsys.readouterr().out
 
 
 def test_a_flipped_bit_ends_it(

@@ -1,4 +1,4 @@
-"""`python -m tutelage.board.overlay` in a tree of files, with a stand-in of pynq."""
+"""`python -m tutelage.board.overlay` in a tree of files, with a stand-in for pynq."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Overlay:
 
 @dataclass
 class Board:
-    """A board's tree of files, and what was asked of pynq."""
+    """A board's tree of files, and the calls to pynq."""
 
     root: Path
     folder: Path
@@ -85,7 +85,7 @@ def _pin(board: Board, **changes: str) -> None:
 
 
 def _program(board: Board, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Put a stand-in of xdputil on the path."""
+    """Put a stand-in for xdputil on the path."""
     folder = board.root.parent / "bin"
     folder.mkdir()
     (folder / "xdputil").write_text(f"#!/bin/sh\n{script}\n")
@@ -101,13 +101,13 @@ def test_loads_and_installs_and_does_it_again(
     _pin(board)
     assert board("load") == 0
     out = capsys.readouterr().out
-    assert "loaded" in out and "dpu.xclbin: installed" in out and "as sha256.toml has them" in out
+    assert "loaded" in out and "dpu.xclbin: installed" in out and "verified with sha256.toml" in out
     assert board.record.read_text() == f'["{board.folder / "dpu.bit"}", {{}}, true]\n'
     assert board.firmware.read_bytes() == FILES["dpu.xclbin"]
     assert board.firmware.stat().st_mode & 0o777 == 0o644
     before = board.snapshot()
     assert board("load") == 0
-    assert "there already" in capsys.readouterr().out
+    assert "already installed" in capsys.readouterr().out
     assert board.snapshot() == before and board.calls == 2
 
 
@@ -148,7 +148,7 @@ def test_files_that_are_missing_empty_or_changed(
     path = board.folder / name
     for content, words in (
         (b"", "missing or empty"),
-        (b"new", "not the file that sha256.toml"),
+        (b"new", "its SHA-256 is not the one in sha256.toml"),
     ):
         _pin(board)
         path.write_bytes(content)
@@ -217,7 +217,7 @@ def test_a_wrong_vart_conf_is_refused(
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_wrong_vart_conf_is_repaired_and_kept(board: Board, kind: str) -> None:
     text = WRONG[kind]
-    for number in range(2):  # an older backup is never written over
+    for number in range(2):  # an older backup is never overwritten
         _write(board.conf, text)
         assert board("load", "--fix") == 0
         assert board.conf.read_text() == f"{LINE}\n"
@@ -251,11 +251,11 @@ def test_check_tells_everything_and_changes_nothing(
     before = board.snapshot()
     assert board("check") == 1
     out = capsys.readouterr().out
-    assert "no sha256.toml, so not verified" in out and "missing; `load` installs it" in out
+    assert "not verified, without sha256.toml" in out and "missing; `load` installs it" in out
     assert board.snapshot() == before and not board.calls
     board.firmware.write_bytes(b"another's")
     assert board("check") == 1
-    assert "another overlay's" in capsys.readouterr().out
+    assert "is of another overlay" in capsys.readouterr().out
     assert board("load") == 0 and board("check") == 0
     out = capsys.readouterr().out
     assert "brown-out" in out and "--threads 1" in out and "limit-busy" not in out
@@ -289,7 +289,7 @@ def test_as_a_program(board: Board, repo_root: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def fingerprint(monkeypatch: pytest.MonkeyPatch) -> dict[str, int | None]:
-    """What the stand-in of a loaded model was compiled for."""
+    """The DPU that the stand-in for a loaded model was compiled for."""
     told: dict[str, int | None] = {"is": OWN}
 
     @dataclass
@@ -349,7 +349,7 @@ def test_real_models(
         check_model(site, ModelFile(emulator_model))
 
 
-# -- the DPU's own word -----------------------------------------------------------------------
+# -- the fingerprint that the DPU reports ----------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -382,6 +382,6 @@ def test_what_the_dpu_tells_wins(
 ) -> None:  # fmt: skip
     _program(board, monkeypatch, "echo fingerprint: 0x101000056010407")
     assert board("load") == 1
-    assert "the files are another overlay's" in capsys.readouterr().err
+    assert "the files are of another overlay" in capsys.readouterr().err
     assert board("load", "--model", str(fake_model)) == 1
     assert "the DPU is 0x101000056010407" in capsys.readouterr().err

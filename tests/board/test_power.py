@@ -1,4 +1,4 @@
-"""The sampler on trees shaped like Linux's, on the real pynq, and on powers known as functions."""
+"""The sampler with trees of files like Linux's, the real pynq, and powers given as functions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ FMC_AMPS = 10.187
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that advances only on request."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -88,7 +88,7 @@ def _sample_at(power: Power, clock: Clock, times: Iterator[float] | list[float])
 
 
 class SlowBus(PowerSource):
-    """A board's ten rails, each of which takes its time to read."""
+    """A board's ten rails, each of which takes time to read."""
 
     name = "slow"
     one_by_one = True
@@ -108,7 +108,7 @@ class SlowBus(PowerSource):
 def _sample_slowly(
     watts: Callable[[float], float], total: float = 0.0, side: float = 0.0, seconds: float = 10.0
 ) -> Power:
-    """Sample at 50 Hz from 100 s on, as the thread does; reading takes so many seconds."""
+    """Sample at 50 Hz from 100 s on, as the thread does; a reading takes some seconds."""
     clock = Clock()
     power = Power(SlowBus(clock, watts, total, side), 50.0, clock)
     power.sample()
@@ -123,7 +123,7 @@ def _sample_slowly(
 
 
 def _hwmon_tree(root: Path, rails: tuple[RailProfile, ...] | None = None) -> Path:
-    """Lay out class/hwmon for the board's chips as its drivers do, plus a chip of no interest."""
+    """Create class/hwmon for the board's chips as its drivers do, plus an unrelated chip."""
     hwmon = root / "class" / "hwmon"
     hwmon.mkdir(parents=True)
     chips: dict[tuple[str, int], Path] = {}
@@ -165,7 +165,7 @@ def _zone(root: Path, name: str, label: str, microjoules: int, span: int = 10**9
 
 @st.composite
 def _curves(draw: st.DrawFn) -> tuple[list[float], list[float], float, float]:
-    """Times and watts of the corners of a power, and a window within."""
+    """Times and watts of the vertices of a power curve, and a window inside."""
     steps = draw(st.lists(st.floats(0.01, 0.5), min_size=1, max_size=30))
     times = [float(t) for t in np.concatenate(([100.0], 100.0 + np.cumsum(steps)))]
     watts = draw(st.lists(st.floats(0, 90), min_size=len(times), max_size=len(times)))
@@ -197,7 +197,7 @@ def test_energy_of_a_piecewise_linear_power_is_its_integral(
 
 @given(st.integers(0, 400), st.floats(1, 60))
 def test_a_wrapped_ring_loses_no_energy(more: int, watts: float) -> None:
-    """A window of the whole run, where only its last second is kept sample by sample."""
+    """A window of the whole run, of which only the last second is kept sample by sample."""
     power, clock = _scripted(lambda now: watts + 10 * math.sin(now) ** 2, history_seconds=1.0)
     times = [100 + n / 50 for n in range(100 + more)]
     _sample_at(power, clock, times)
@@ -304,7 +304,7 @@ def test_a_slow_bus_lowers_the_rate_of_the_side_rails_only(
 def test_the_error_bar_covers_what_lies_between_readings_in_turn(
     period: float, shift: float
 ) -> None:
-    """A power that jumps: between two readings it is one or the other, if it jumps seldom."""
+    """A power that jumps rarely: between two readings it equals one or the other."""
     low, high = 2.0, 8.0
     half = 0.2 + period / 2
 
@@ -338,7 +338,7 @@ def test_rows_of_a_window_are_those_of_all_rows() -> None:
     window = power.rows(103, 105)[1]
     assert len(window) == 101
     np.testing.assert_array_equal(window, every[inside])
-    # No rail's reading is older than its turn, none comes before its time.
+    # No rail's reading is older than its turn, and none comes early.
     age = window[:, :1] - 95 - window[:, 1:]
     assert age.max() < 0.12 and age.min() > -0.02
     assert power.rows(200, 300)[1].shape == (0, 11)
@@ -423,7 +423,7 @@ def test_hwmon_derives_power_and_names_missing_rails(tmp_path: Path) -> None:
             pytest.skip("this machine has the board's rails")
         assert power.source == "hwmon"
         assert (power.latest() or {})["12V"] == pytest.approx(18)
-        assert "not found: 1V2 MGTA" in power.reason and "not taken: pmbus: " in power.reason
+        assert "not found: 1V2 MGTA" in power.reason and "not available: pmbus: " in power.reason
 
 
 def test_hwmon_without_the_total_has_no_total(tmp_path: Path) -> None:
@@ -453,7 +453,7 @@ def test_the_schedule_is_kept_and_misses_are_counted(tmp_path: Path) -> None:
         time.sleep(0.5)
         report = power.report(start, time.monotonic(), 1)
     assert report["missed"] >= 15
-    # Absolute times: what was taken and what was missed together are the rate.
+    # Absolute times: taken and missed samples together give the rate.
     assert report["samples"] + report["missed"] == pytest.approx(60, abs=12)
     assert set(report["jitter_ms"]) == {"p50", "p99", "max"}
 
@@ -490,7 +490,7 @@ def test_memory_does_not_grow_with_the_run() -> None:
 
 @contextmanager
 def _kernel_file(number: int) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
-    """A file of the kernel's with a number in it; reading it fails once its process is gone."""
+    """A kernel file with a number; reading it fails once its process is gone."""
     process = subprocess.Popen(["sleep", "60"])
     path = Path(f"/proc/{process.pid}/timerslack_ns")
     try:
@@ -505,7 +505,7 @@ def _kernel_file(number: int) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
 
 
 def _inspect_all(power: Power, clock: Clock, seconds: float) -> None:
-    """Sample for so long, at 50 Hz: a rail is inspected every fifth of a second."""
+    """Sample for a time at 50 Hz, with an inspection every fifth of a second."""
     until = clock.now + seconds
     while clock.now < until:
         clock.now += 0.02
@@ -525,7 +525,7 @@ def test_a_sensor_that_vanishes_comes_back_under_another_number(tmp_path: Path) 
         assert (power.latest() or {})["12V"] == pytest.approx(14.05)
         process.kill()
         process.wait()
-        _inspect_all(power, clock, 0.1)  # the kernel tells at once: no such process
+        _inspect_all(power, clock, 0.1)  # the kernel reports at once: no such process
         assert "12V" not in (power.latest() or {})
     shutil.rmtree(twelve)
     _inspect_all(power, clock, 3)
@@ -545,7 +545,7 @@ def test_a_sensor_that_vanishes_comes_back_under_another_number(tmp_path: Path) 
 
 
 def test_a_file_that_is_replaced_is_opened_anew(tmp_path: Path) -> None:
-    """Here the old file could be read on for ever, and would tell its last value."""
+    """Here the old file stays readable, and would repeat its last value."""
     hwmon = _hwmon_tree(tmp_path)
     twelve = next(p for p in hwmon.iterdir() if (p / "name").read_text() == "ina226\n")
     clock = Clock()
@@ -583,17 +583,17 @@ def test_a_file_that_tells_other_than_pynq_is_given_up(tmp_path: Path) -> None:
     for sensors in source._sensors:
         sensors.watts.by_pynq = sensors.watts.file
     _inspect_all(power, clock, 60)
-    assert "pynq itself" not in power.reason
+    assert "since its file differs" not in power.reason
     source._sensors[2].watts.by_pynq = lambda: 1.0
     _inspect_all(power, clock, 60)
-    assert power.reason.endswith(f"; {power.rails[2]} by pynq itself, its file gave another power")
+    assert power.reason.endswith(f"; {power.rails[2]} through pynq, since its file differs from it")
     assert (power.latest() or {})[power.rails[2]] == 1.0
     power.close()
 
 
 def test_the_wall_clock_has_no_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _hwmon_tree(tmp_path)
-    wall = iter(range(0, 10**15, 10**8))  # years between any two looks
+    wall = iter(range(0, 10**15, 10**8))  # years between any two checks
     monkeypatch.setattr(time, "time", lambda: float(next(wall)))
     monkeypatch.setattr(time, "time_ns", lambda: next(wall) * 10**9)
     with _running(open_power("hwmon", sysfs=tmp_path)) as power:
@@ -631,7 +631,7 @@ def test_a_process_that_was_stopped_tells_of_it(tmp_path: Path, repo_root: Path)
     seconds, report = json.loads(done.stdout)
     assert seconds > 1.7
     assert report["joules"] is None and report["watts"] == pytest.approx(14.05)
-    assert report["missed"] >= 60  # the sample under way may have had its time taken before
+    assert report["missed"] >= 60  # the current sample may have an earlier time
     assert all(rail["joules"] is None for rail in report["rails"].values())
 
 
@@ -676,7 +676,7 @@ def test_rapl_adds_packages_and_memory_only(tmp_path: Path) -> None:
     )  # fmt: skip
     assert power.total_rail == "total"
     power.sample()
-    assert power.latest() == {}  # a counter's first reading tells no power
+    assert power.latest() == {}  # a counter's first reading gives no power
     for number in range(1, 51):
         for zone, milliwatts in zip(zones, MILLIWATTS, strict=True):
             counter = zone / "energy_uj"
@@ -853,7 +853,7 @@ def test_the_profile_names_each_rail_once() -> None:
     assert len({(r.driver, r.address, r.channel) for r in profile.rails}) == len(profile.rails)
     assert {rail.driver for rail in profile.rails} == MONITORS
     assert profile.total_rail == "12V"
-    for rail in profile.rails:  # what the board shows at rest is no nonsense, but FMC's current is
+    for rail in profile.rails:  # the idle readings are plausible, except FMC's current
         assert IDLE_WATTS[rail.name] <= rail.max_watts
         assert rail.name != "FMC" or 1.5 * rail.max_amps < FMC_AMPS
 
@@ -935,7 +935,7 @@ print(json.dumps(out))
 
 
 def _python_with_pynq(repo_root: Path) -> str:
-    """This Python, else the one that TUTELAGE_PYNQ_PYTHON names."""
+    """This Python, or else the one that TUTELAGE_PYNQ_PYTHON names."""
     for python in (sys.executable, os.environ.get("TUTELAGE_PYNQ_PYTHON")):
         code = "import numpy, pynq.pmbus as p; raise SystemExit(p._lib is None)"
         if python and not subprocess.run([python, "-c", code], capture_output=True).returncode:
@@ -963,12 +963,12 @@ def test_the_real_pynq_reads_the_same_as_hwmon(repo_root: Path, shared_dir: Path
         assert report["flags"]["FMC"]["current"] > 0
         assert not any(f["flagged"] for rail, f in report["rails"].items() if rail != "FMC")
     assert "pynq.pmbus finds, read from their files in /sys/class/hwmon" in out["pmbus"]["reason"]
-    # pynq itself would give the last value for ever, and libsensors looks at the old place only.
+    # pynq itself would repeat the last value, and libsensors only reads the old path.
     before, gone, elsewhere, back, alive = out["lost"]
     assert [before, elsewhere, back] == pytest.approx([14.05, 15, 15]) and gone is None and alive
-    # Where pynq is asked, a sensor comes back at its old place.
+    # Sensors read through pynq come back at their old path.
     assert out["no paths"] == "10 rails of the ZCU104 that pynq.pmbus finds"
     assert out["pynq's"] == [14.05, None, 14.05]
-    # What libsensors' configuration computes is no file's number.
+    # A value computed by libsensors' configuration is in no file.
     assert out["computed"].endswith("hwmon but for 1 that pynq reads")
     assert out["value computed"] == pytest.approx(14.05 * 1.5)

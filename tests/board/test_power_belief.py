@@ -1,4 +1,4 @@
-"""Where the 12V rail is found in every form of its monitor, and which readings are believed."""
+"""Detection of the 12V rail in every form of its monitor, and plausibility of its readings."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_12v_is_found_in_every_form(tmp_path: Path, form: str) -> None:
 
 
 def test_volts_are_the_rails_and_not_the_shunts(tmp_path: Path, form: str) -> None:
-    """Without a power reading it is their product that counts: 6 mV of the shunt would show."""
+    """Without a power reading the product counts; 6 mV of the shunt would be visible."""
     write_sensors(tmp_path, form)
     Sensors(tmp_path).set_reading("12V", "power", None)
     power, _ = _opened(tmp_path)
@@ -71,7 +71,7 @@ def _platform(sysfs: Path) -> Path:
 
 
 def test_the_device_tree_says_which_channel_is_which(tmp_path: Path) -> None:
-    """Current first, and the shunt last: in1 is then the rail's voltage."""
+    """Current first and shunt last: in1 is then the rail's voltage."""
     write_sensors(tmp_path, "iio-hwmon")
     hwmon = _platform(tmp_path)
     cells = [cell for channel in (3, 1, 2, 0) for cell in (0x37, channel)]
@@ -96,7 +96,7 @@ def test_it_is_known_by_its_node_whatever_its_name(tmp_path: Path) -> None:
 
 
 def _strip(sysfs: Path) -> Path:
-    """Take away what the device tree says; returns hwmon's directory of the platform device."""
+    """Remove the device tree; return the hwmon directory of the platform device."""
     (sysfs / "devices/platform/ina226/of_node").unlink()
     return _platform(sysfs)
 
@@ -126,7 +126,7 @@ def test_a_device_tree_that_makes_no_sense_is_not_followed(tmp_path: Path, cells
     write_sensors(tmp_path, "iio-hwmon")
     (tmp_path / "firmware/devicetree/base/ina226/io-channels").write_bytes(cells)
     power, _ = _opened(tmp_path)
-    assert _watts(power) == pytest.approx(14.05)  # by the name then
+    assert _watts(power) == pytest.approx(14.05)  # by its name
     power.close()
 
 
@@ -161,8 +161,8 @@ def _without_device(sysfs: Path) -> None:
 @pytest.mark.parametrize(
     ("form", "change", "said"),
     [
-        ("ina226", _unbound, "no driver has taken the ina226 at 0x40: load one, see "),
-        ("iio-hwmon", _without_iio_hwmon, "with ina2xx_adc, an IIO driver, and no iio-hwmon shows"),
+        ("ina226", _unbound, "no driver is bound to the ina226 at 0x40: load one, see "),
+        ("iio-hwmon", _without_iio_hwmon, "ina2xx_adc, an IIO driver, is bound to the ina226 at "),
         ("iio-hwmon", _without_device, "no ina226 at 0x40 in "),
     ],
 )
@@ -206,7 +206,7 @@ def test_a_wrong_power_gives_way_to_volts_times_amperes(
     text = _only_doubt(power)
     assert "ina226 at 0x40" in text and "power1_input" in text  # which sensor
     assert f"reads {microwatts * 1e-6:.4g} W beside 12.11 V x 1.159 A, which is 14.04 W" in text
-    assert "the product is used" in text and "5000 microohms" in text  # what to check
+    assert "the product is used" in text and "5000 microohms" in text  # the advice
     power.close()
 
 
@@ -214,7 +214,7 @@ def test_a_wrong_power_gives_way_to_volts_times_amperes(
 def test_without_a_believable_product_nothing_is_measured(
     tmp_path: Path, form: str, microwatts: int
 ) -> None:
-    """A calibration register of 0 makes the INA226 read 0 A and 0 W."""
+    """With a calibration register of 0, the INA226 reads 0 A and 0 W."""
     write_sensors(tmp_path, form)
     sensors = Sensors(tmp_path)
     sensors.set_reading("12V", "curr", 0)
@@ -249,7 +249,8 @@ def test_less_than_the_published_idle_is_used_and_doubted(tmp_path: Path) -> Non
     power, clock = _opened(tmp_path)
     _inspect_all(power, clock, 2)
     assert power.report(101, 102, 10)["watts"] == pytest.approx(11.0)
-    assert "the board takes 14.05 W at rest, as published: used all the same" in _only_doubt(power)
+    doubt = _only_doubt(power)
+    assert "the board takes 14.05 W at rest, as published: the reading is used anyway" in doubt
     power.close()
 
 
@@ -266,7 +267,7 @@ def test_a_wrong_shunt_is_no_measurement(tmp_path: Path, form: str) -> None:
     power, clock = _opened(tmp_path)
     _inspect_all(power, clock, 2)
     assert power.report(101, 102, 10)["joules"] is None
-    assert "takes its shunt for 10000 microohms, the board's has 5000" in _only_doubt(power)
+    assert "assumes a shunt of 10000 microohms, the board's has 5000" in _only_doubt(power)
     power.close()
 
 
@@ -281,7 +282,7 @@ def test_a_power_that_fails_under_way_gives_no_joules_of_its_zeros(tmp_path: Pat
     _inspect_all(power, clock, 5)
     before, after = power.energy(101, 105)["12V"], power.energy(108, 110)["12V"]
     assert before.joules == pytest.approx(64) and before.mean_w == pytest.approx(16)
-    # From then on the product; the moment between is without readings, not without watts.
+    # From then on the product; the time in between has no readings rather than 0 W.
     assert after.joules == pytest.approx(32, rel=1e-3)
     whole = power.energy(101, 110)["12V"]
     assert whole.mean_w == pytest.approx(16, rel=1e-3) and whole.flagged > 0
@@ -297,7 +298,7 @@ def test_other_rails_are_judged_too_but_for_nonsense_amperes(tmp_path: Path) -> 
     write_sensors(tmp_path)
     sensors = Sensors(tmp_path)
     sensors.set_reading("INT", "power", 0)
-    sensors.set_reading("FMC", "power", 0)  # 0.156 V: no rail of a card; nobody knows
+    sensors.set_reading("FMC", "power", 0)  # 0.156 V is not a rail of this board
     power, clock = _opened(tmp_path)
     _inspect_all(power, clock, 8)
     rails = power.report(101, 107, 1)["rails"]
@@ -341,7 +342,7 @@ def test_less_than_the_board_can_take_is_never_a_measurement(
 def test_a_change_between_two_readings_is_no_finding() -> None:
     belief = Belief(PROFILE, TWELVE, "a sensor")
     for _ in range(10):
-        belief.look(12.0, 1.7, [14.0, 20.4])  # the load came between
+        belief.look(12.0, 1.7, [14.0, 20.4])  # the load changed in between
         belief.look(12.0, 1.2, [20.4, 20.4])  # twice at most in a row
         belief.look(12.0, 1.2, [20.4, 20.4])
         belief.look(12.0, 1.2, [14.4, 14.4])

@@ -1,4 +1,4 @@
-"""What stands in for `pynq` reads this project's sensors."""
+"""The stand-in for `pynq` reads this project's sensors."""
 
 from __future__ import annotations
 

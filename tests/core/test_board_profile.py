@@ -1,4 +1,4 @@
-"""Profiles of boards: complete for the ZCU104, honest about the others."""
+"""Profiles of boards: complete for the ZCU104, without unknown facts for the others."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def test_every_profile_loads(board: str) -> None:
     assert profile.dpu_clock_mhz is None or profile.dpu_clock_mhz > 0
     overlay = profile.overlay
     if overlay is None:
-        return  # a board with a bitstream of the user's own
+        return  # a board with the user's own bitstream
     assert overlay.files == ("dpu.bit", "dpu.hwh", "dpu.xclbin")
-    assert Path(overlay.metadata).stem == Path(overlay.bitstream).stem  # pynq looks for it so
+    assert Path(overlay.metadata).stem == Path(overlay.bitstream).stem  # pynq's name for it
     assert (overlay.firmware, overlay.config) == ("/usr/lib/dpu.xclbin", "/etc/vart.conf")
     assert overlay.fingerprint is None or overlay.fingerprint in profile.fingerprints
 

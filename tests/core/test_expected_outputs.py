@@ -1,4 +1,4 @@
-"""Expected outputs as files: what is written is read, and nothing else is."""
+"""Files of expected outputs: written files are read back, and all others are refused."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_devices_and_pipes_that_tell_no_size(tmp_path: Path) -> None:
 
 
 def test_a_small_file_takes_no_memory_for_the_bound(tmp_path: Path) -> None:
-    """Each image once took 256 MiB for a moment, which halved the speed of reading."""
+    """Each image used to take 256 MiB for a moment, which halved the speed of reading."""
     (tmp_path / "a").write_bytes(b"small")
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""The DPU's number rules, and that each other language that writes them computes the same."""
+"""The DPU's number rules, and their equality in every other language that implements them."""
 
 import math
 from fractions import Fraction
@@ -58,7 +58,7 @@ def test_the_general_rule_is_the_same_at_eight_bits(values: list[float], point: 
 
 @given(acc=st.integers(-(2**38), 2**38), shift=st.integers(-24, 40))
 def test_shifts_of_integers_follow_the_same_rule(acc: int, shift: int) -> None:
-    """2**39 fits float64, so that both are exact."""
+    """2**39 fits float64, so both are exact."""
     assert saturate(shift_round(np.array([acc]), shift)) == quantise_int8(
         np.array([acc], np.float64), -shift
     )

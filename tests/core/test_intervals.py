@@ -26,7 +26,7 @@ POSITIVE = st.floats(1e-3, 1e6)
 
 
 def _known(*values: float | None) -> list[float]:
-    """Return numbers that are there."""
+    """Return the numbers that are not None."""
     assert None not in values
     return [value for value in values if value is not None]
 
@@ -70,7 +70,7 @@ def _p90(values: np.ndarray) -> float:
 
 
 def test_intervals_cover_what_they_should() -> None:
-    """Of a process with memory (AR(1), 0.8), for its mean and a percentile: near 95 %."""
+    """For an AR(1) process (0.8), the coverage of mean and percentile is near 95 %."""
     rng, hits = np.random.default_rng(1), np.zeros(2)
     rounds, length, memory = 300, 4000, 0.8
     noise = rng.normal(size=(rounds, length)) * np.sqrt(1 - memory**2)
@@ -131,7 +131,7 @@ def test_a_change_of_units_changes_nothing_else(values: list[float], factor: flo
 
 @pytest.mark.parametrize("count", range(2, 12))
 def test_the_coverage_is_that_of_all_outcomes(count: int) -> None:
-    """Each value lies below or above the true median, both alike: count the outcomes."""
+    """Each value is below or above the true median with equal probability: count the outcomes."""
     for rank in range(1, count // 2 + 1):
         outcomes = itertools.product((0, 1), repeat=count)
         good = sum(rank <= sum(below) <= count - rank for below in outcomes)

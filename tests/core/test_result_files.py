@@ -1,4 +1,4 @@
-"""run.json and bench.json: what is written is read back, and what is wrong is named."""
+"""run.json and bench.json: written files are read back, and errors name the wrong field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TOML: one reader, and what is written is read as the same."""
+"""TOML: a single reader, which reads written values back unchanged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _VALUES = st.recursive(
 def test_round_trip(table: dict[str, Any]) -> None:
     read = parse_toml(to_toml(table))
     assert read == table
-    # repr tells True from 1, and the fold of a time, which TOML does not have.
+    # repr distinguishes True from 1, and the fold of a time, which TOML lacks.
     wanted = repr({key: table[key] for key in read}).replace(", fold=1", "")
     assert repr(read).replace(", fold=1", "") == wanted
 
@@ -48,7 +48,7 @@ def test_what_toml_does_not_have() -> None:
 
 
 def test_whole_numbers_have_64_bits_as_toml_says() -> None:
-    """Larger ones once came as far as float(), which fails on them."""
+    """Larger numbers used to reach float(), which fails on them."""
     assert parse_toml(f"a = [{-(1 << 63)}, {(1 << 63) - 1}]")["a"] == [-(1 << 63), (1 << 63) - 1]
     for number in (1 << 63, -(1 << 63) - 1, 10**400):
         with pytest.raises(ValueError, match="64 bits"):

@@ -1,4 +1,4 @@
-"""A fresh copy of the repository, with what the documentation's reader has beside it."""
+"""A fresh copy of the repository, with the other files that the documentation assumes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FOLDERS = ("app", "board", "core", "dpu", "host", "overlays", "models")
 
 
 def _navigation() -> list[Path]:
-    """The site's pages that are files, in the order in which a reader comes upon them."""
+    """Return the site's pages that are files, in reading order."""
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
     found = [ROOT / "docs" / name for name in re.findall(r"(?m): (\S+\.md)$", text)]
     return [page for page in found if page.exists()]
@@ -42,14 +42,14 @@ PAGES = [
 
 @dataclass
 class Reader:
-    """Someone who follows the documentation, in a directory of his own."""
+    """A reader who follows the documentation in a directory."""
 
     folder: Path
     environment: dict[str, str]
     done: dict[str, str] = field(default_factory=dict)  # command line -> what it printed
 
     def start(self, command: str) -> subprocess.Popen[str]:
-        """Start a command line in a shell, as a group of processes of its own."""
+        """Start a command line in a shell, as a new process group."""
         return subprocess.Popen(["bash", "-c", f"set -o pipefail; {command}"], cwd=self.folder,
                                 env=self.environment, text=True, stdin=subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -64,7 +64,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     _link_venv(folder)
     for page in PAGES:
         for name, text in markdown.files(page).items():
-            if "/" not in name:  # else a recipe's, of the repository
+            if "/" not in name:  # else a file of the repository, from a recipe
                 (folder / name).write_text(text)
     (folder / "explore.toml").write_text(
         (folder / "qkd.toml").read_text() + (folder / "explore.toml").read_text()
@@ -80,7 +80,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 
 
 def copy_repository(folder: Path) -> None:
-    """Copy what git has or would take, as it lies here; skips the test where there is no git."""
+    """Copy the files that git tracks or would add, as they are; skip the test without git."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("needs git and a clone of it")
     names = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT,
@@ -93,7 +93,7 @@ def copy_repository(folder: Path) -> None:
 
 
 def _link_venv(folder: Path) -> None:
-    """A .venv of the copy's own with this Python's packages: nothing is installed again."""
+    """Create a .venv in the copy with this Python's packages, without installing anything."""
     venv = folder / ".venv"
     venv.mkdir()
     shutil.copy(Path(sys.prefix) / "pyvenv.cfg", venv)

@@ -1,4 +1,4 @@
-"""What a Markdown page shows in its blocks: commands, files, patches, outputs."""
+"""Parser of a Markdown page's blocks: commands, files, patches, outputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FILE = re.compile(r"# ([\w./-]+\.(?:toml|py))(?::.*)?$")
 
 @dataclass(frozen=True)
 class Command:
-    """A command line as a page shows it, without the comment behind it."""
+    """A command line of a page, without the comment after it."""
 
     page: str
     line: int
@@ -39,7 +39,7 @@ class Command:
 
 @dataclass
 class Block:
-    """Lines that are set apart, from line number `start` on, without their indentation."""
+    """The lines of a block, starting at line `start`, without their indentation."""
 
     start: int
     language: str = ""
@@ -53,7 +53,7 @@ class Block:
 
     @property
     def commands(self) -> list[tuple[int, str]]:
-        """Number and text of each command line in it; backslashes at line ends join lines."""
+        """Number and text of each command line; backslashes at line ends join lines."""
         found, whole, first = [], "", self.start
         for number, line in enumerate(self.lines, self.start):
             first = first if whole else number
@@ -67,12 +67,12 @@ class Block:
 
     @property
     def is_output(self) -> bool:
-        """Whether it is what a program prints: no file, patch, command or code."""
+        """Whether it is the output of a program rather than a file, patch, command or code."""
         return not (self.file or self.language not in ("", "text") or self.commands)
 
 
 def blocks(page: Path) -> list[Block]:
-    """The indented blocks, which begin behind an empty line, and the fenced ones."""
+    """Return the indented blocks, which follow an empty line, and the fenced ones."""
     found: list[Block] = []
     fenced, before = False, ""
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
@@ -102,7 +102,7 @@ def _trimmed(lines: list[str]) -> list[str]:
 
 
 def commands(page: Path, root: Path) -> list[Command]:
-    """All commands of a page: those in blocks, then those within its sentences."""
+    """Return all commands of a page: those in blocks, then those in its sentences."""
     name = page.relative_to(root).as_posix()
     found = [Command(name, number, text) for block in blocks(page) if not block.file
              for number, text in block.commands]  # fmt: skip
@@ -114,12 +114,12 @@ def commands(page: Path, root: Path) -> list[Command]:
 
 
 def files(page: Path) -> dict[str, str]:
-    """Files that a page shows whole."""
+    """Return the files that a page shows completely."""
     return {b.file: "\n".join(b.lines) + "\n" for b in blocks(page) if b.file}
 
 
 def apply_patch(block: Block, root: Path) -> None:
-    """Make the changes of a diff whose hunks have no line numbers: each must fit in one place.
+    """Apply a diff whose hunks have no line numbers; each must fit in exactly one place.
 
     Raises
     ------

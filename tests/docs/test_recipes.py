@@ -1,4 +1,4 @@
-"""The recipes of how to add something, followed to the letter in a copy of the repository."""
+"""The recipes of the add-*.md pages, followed exactly in a copy of the repository."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECIPES = [b for page in sorted((ROOT / "docs/how-to").glob("add-*.md")) for b i
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository with everything that the recipes show."""
+    """A copy of the repository with all files and patches of the recipes."""
     folder = tmp_path_factory.mktemp("recipes") / "tutelage"
     copy_repository(folder)
     for block in RECIPES:
@@ -31,7 +31,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_file_that_is_there_is_shown_as_it_is() -> None:
-    """But for its first line, which names it."""
+    """Except for the first line, which names the file."""
     shown = {b.file: "\n".join(b.lines[1:]) + "\n" for b in RECIPES if b.file}
     there = [file for file in shown if (ROOT / file).exists()]
     assert there == ["host/quantise/layers/pad.py"]
@@ -44,7 +44,7 @@ def test_their_tests_hold(copy: Path) -> None:
     named = {path for b in RECIPES for _, text in b.commands
              for path in re.findall(r"pytest (tests/\S+)", text)}  # fmt: skip
     paths = sorted(shown | named)
-    # Ops: one, all, one in networks; a network, board, source, sink, sensor, data set format.
+    # Ops: one, all, a layer; a network, board, source, output, sensor, data set format.
     assert len(paths) == 9
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *paths],
                           cwd=copy, capture_output=True, text=True)  # fmt: skip

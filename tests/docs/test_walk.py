@@ -1,4 +1,4 @@
-"""Every command of the documentation, run in the order in which a reader comes upon it."""
+"""Every command of the documentation, run in reading order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.stand_in_board import why_not
 
 
 def _all() -> list[Command]:
-    """All commands once; sentences may name one without its options."""
+    """Return all commands once; sentences may name a command without its options."""
     found: dict[str, Command] = {}
     for page in PAGES:
         for command in commands(page, ROOT):
@@ -36,7 +36,7 @@ def _all() -> list[Command]:
 
 
 def _belongs(command: Command, table: dict[str, str]) -> str | None:
-    """The table's entry that the command is a form of: the same, or with options behind it."""
+    """Return the table's entry for a command: the same, or one that it extends with options."""
     text = command.text + " "
     return next((value for key, value in table.items() if text.startswith(key + " ")), None)
 
@@ -68,7 +68,7 @@ def test_every_output_is_compared() -> None:
 
 @pytest.fixture(scope="module")
 def words(reader: Reader) -> Iterator[dict[str, str]]:
-    """What the tables' {words} stand for; with a camera and an RTSP server that run meanwhile."""
+    """The values of the tables' {words}, with a camera and an RTSP server running meanwhile."""
     port = free_port()
     with contextlib.ExitStack() as stack:
         camera = stack.enter_context(FakeCamera(reader.folder.parent / "camera"))
@@ -81,7 +81,7 @@ def words(reader: Reader) -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def board(reader: Reader, words: dict[str, str]) -> Iterator[None]:
-    """The stand-in board, started as README says."""
+    """The stand-in board, started as the documentation says."""
     reason = why_not()
     if reason is not None:
         pytest.skip(reason)
@@ -117,7 +117,7 @@ def test_a_command(
     text = _filled(text, words)
     status, printed = _run(reader, text, step)
     reader.done[command.text] = printed
-    if not (step.absent and status == 0):  # else it is there
+    if not (step.absent and status == 0):  # else the machine has it
         assert status == step.status, f"{text}\n{printed}"
         assert step.shows in printed, f"{text}\n{printed}"
     assert "Traceback (most recent call last)" not in printed, f"{text}\n{printed}"
@@ -130,7 +130,7 @@ def _filled(text: str, words: dict[str, str]) -> str:
 
 
 def _run(reader: Reader, text: str, step: Step) -> tuple[int, str]:
-    """Exit status and output of a command line, ended by Ctrl-C where it needs that."""
+    """Return exit status and output of a command line, ended by Ctrl-C if necessary."""
     process = reader.start(text)
     try:
         if step.until:
@@ -149,7 +149,7 @@ def _wait_for(url: str, process: subprocess.Popen[str]) -> None:
         try:
             urllib.request.urlopen(url, timeout=5).close()
             return
-        except urllib.error.HTTPError:  # it answers, and wants a token
+        except urllib.error.HTTPError:  # it answers and requires a token
             return
         except OSError:
             assert time.monotonic() < end, f"{url} does not answer"
@@ -159,9 +159,9 @@ def _wait_for(url: str, process: subprocess.Popen[str]) -> None:
 @pytest.mark.docs
 @pytest.mark.parametrize("start", SHOWN)
 def test_an_output_is_what_its_command_prints(start: str, reader: Reader) -> None:
-    """Its words, in their order, each line's within one line of the output; a table may show less.
+    """The words of each shown line appear in order in one line of the output.
 
-    Numbers that are this machine's are compared as numbers only: any will do.
+    A shown table may omit columns. Numbers that depend on the machine may have any value.
     """
     output = SHOWN[start]
     shown = [line for page in PAGES for b in blocks(page) if b.is_output and _begins(b, start)

@@ -1,6 +1,6 @@
-"""How each command of the documentation is run: what a reader puts in, what it must print.
+"""How each command of the documentation is run: replacements, options and required output.
 
-A command that stands in no table here is run as it is shown and must end with status 0.
+A command that is in none of these tables is run as shown and must end with status 0.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ GATE = {
 """Commands that the gate runs on a clean checkout, with the words by which .ci/run does."""
 
 ELSEWHERE = {
-    "make fuzz": "tests/fuzz",  # the tests run each target's first examples
+    "make fuzz": "tests/fuzz",  # tests run each target's first examples
     "make load": "tests/dpu/test_load.py",
     "make bench": "tests/benchmarks/test_short.py",  # five minutes; the test runs its short form
     "python -m tests.benchmarks": "tests/benchmarks/test_short.py",
     "python -m tests.benchmarks.streaming": "tests/benchmarks/test_short.py",  # ten minutes
     "python -m tutelage.host.networks.survey": "tests/host/test_survey.py",  # 40 minutes
     "make study": "tests/host/test_study.py",  # an hour; the tests run a small study
-    # Hours; the tests look at its cells and run a small study.
+    # Hours; the tests check its cells and run a small study.
     "tutelage study host/train/cifar10_study.toml --output results/cifar10": (
         "tests/host/test_study.py"
     ),
-    # Of a file that a reader of the recipe has written.
+    # Needs a file that the recipe's reader has written.
     "python -m pytest tests/dpu/test_ops.py tests/dpu/test_exponential.py": (
         "tests/docs/test_recipes.py"
     ),
@@ -40,19 +40,19 @@ ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Step:
-    """What is particular about a command.
+    """The special treatment of a command.
 
     Attributes
     ----------
-    shows : text that it prints
+    shows : text that it must print
     status : its exit status
-    puts_in : what the reader replaces, such as a host's name, and by what
-    more : options that make it shorter than its defaults, and nothing else
-    until : it runs until Ctrl-C, which comes when this URL answers
-    board : it needs the stand-in board
-    before : what the reader has done by then besides
-    seconds : how long it may take
-    absent : what the reader has and this machine has not: why it ends with `status` here
+    puts_in : replacements in the command, such as a host's name
+    more : options that only make it shorter than its defaults
+    until : URL; Ctrl-C ends the command as soon as it answers
+    board : whether it needs the stand-in board
+    before : command that the reader has run before
+    seconds : time limit, s
+    absent : what this machine lacks, which explains `status`; "" if nothing
     """
 
     shows: str = ""
@@ -66,7 +66,7 @@ class Step:
     seconds: float = 300
 
 
-# A board's run and a comparison of the walk's own: the only ones there, under names of the time.
+# The walk's own board run and comparison, the only ones, named by their time.
 _RUN = (("results/zcu104/TIME", "$(ls -d {results}/zcu104/* | head -1)"),)
 _COMPARISON = (("results/bench/TIME", "$(ls -d {results}/bench/* | head -1)"),)
 _PAGE = "http://127.0.0.1:8080/"
@@ -78,7 +78,7 @@ _SECOND_MACHINE = (
     "127.0.0.1 --main_process_port 29500 -m tutelage train qkd.toml --output runs/four "
     "> second.log 2>&1 &); accelerate launch"
 )
-_NFS = (("/nfs/", "./nfs-"),)  # one machine's own disk
+_NFS = (("/nfs/", "./nfs-"),)  # this machine's disk
 _OTHER_WORKER = (
     "tutelage study study.toml --output ./nfs-mine --storage journal:./nfs-mine.journal "
     "--lease 20 > worker.log 2>&1"
@@ -91,8 +91,8 @@ _BENCH = "--seconds 0.2 --warm-up 0.1 --repetitions 2"
 _TWO_PLATFORMS = "--platform onnxruntime-float32 --platform openvino-int8"
 _EPOCHS = "--set training.epochs=3"
 
-# Not run, since each installs packages of its own (and the audit needs PyPI's advisories): make
-# only tells what it would do.
+# Run with `make -n` only, since each installs packages of its own (and the audit needs PyPI's
+# advisories).
 _DRY = (("make ", "make -n "),)
 _TRAINED = (
     "python -c 'import torch; from net import Net; torch.save(Net().state_dict(), \"net.pth\")'"
@@ -192,7 +192,7 @@ STEPS = {
 
 @dataclass(frozen=True)
 class Output:
-    """The command that prints what a page shows, and whether its numbers are the machine's."""
+    """The command that prints a page's block, and whether its numbers depend on the machine."""
 
     command: str
     numbers_differ: bool = False

@@ -1,6 +1,6 @@
-"""A script as people write them for the board: threads, a runner each, many jobs in flight.
+"""A typical script for the board: threads with a runner each and many jobs in flight.
 
-It knows nothing of the emulation and runs unmodified under `tutelage shim`:
+It does not depend on the emulation and runs unmodified under `tutelage shim`:
     board_script.py MODEL IMAGES.npy OUT.npy [THREADS]
 """
 

@@ -1,4 +1,4 @@
-"""One quantised network, whose dense layer has one of the forms that AMD's tools give it."""
+"""A quantised network whose dense layer has one of the forms that AMD's tools write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def dense_network(form: str, flip: int = 0) -> Graph:
 
     Parameters
     ----------
-    flip : bits of one weight of the dense layer that are changed
+    flip : bits to change in one weight of the dense layer
     """
     rng = np.random.default_rng(1)
     stem, bias = rng.integers(-90, 91, (4, 1, 1, 2), np.int8), rng.integers(-90, 91, 5, np.int8)

@@ -1,9 +1,10 @@
 """The emulation under load, as a program: `python -m tests.dpu.load JOBS [SEED]`.
 
-Many threads share a few runners of two networks, which come and go. Each starts jobs of random
-sizes and types, has some in flight (where the device is asynchronous), waits for them in any order,
-gives wrong buffers and job ids, and forgets jobs and their buffers. Every output is compared with
-the reference engine's. Prints JSON; ends with status 1 and all stacks where nothing proceeds.
+Many threads share a few runners of two networks, which are created and destroyed meanwhile. Each
+starts jobs of random sizes and types, has several in flight (if the device is asynchronous), waits
+for them in any order, passes wrong buffers and job ids, and abandons jobs and their buffers. Every
+output is compared with the reference engine's. Prints JSON; ends with status 1 and all stacks if
+nothing proceeds.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ DEMO = Path(__file__).resolve().parents[2] / "app/demo/model.xmodel"
 
 
 class Network:
-    """A DPU subgraph, images for it, and what it gives for each."""
+    """A DPU subgraph, with images and its outputs for them."""
 
     def __init__(self, graph: xir.Graph, rng: np.random.Generator) -> None:
-        self.graph = graph  # a subgraph does not keep it
+        self.graph = graph  # a subgraph does not keep its graph alive
         children = graph.get_root_subgraph().toposort_child_subgraph()
         (self.part,) = [child for child in children if child.get_attr("device") == "DPU"]
         runner = vart.Runner.create_runner(self.part, "run")
@@ -48,7 +49,7 @@ class Network:
 
 
 def small_graph(rng: np.random.Generator) -> xir.Graph:
-    """Two convolutions that are joined: quicker than the demo's network."""
+    """Two joined convolutions, which are faster than the demo's network."""
     model = CompiledModel("small")
     x = model.input("image", (1, 6, 5, 3), 4)
     weights = rng.integers(-128, 128, (8, 3, 3, 3), dtype=np.int8)
@@ -59,7 +60,7 @@ def small_graph(rng: np.random.Generator) -> xir.Graph:
 
 
 class Load:
-    """What all threads share."""
+    """The state that all threads share."""
 
     def __init__(self, jobs: int, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -81,7 +82,7 @@ class Load:
             self.figures[what] += by
 
     def take(self) -> bool:
-        """Whether there is a job left to be started."""
+        """Return whether there are jobs left to start."""
         with self.lock:
             self.left -= 1
             return self.left >= 0
@@ -102,7 +103,7 @@ class Job:
         self.number = runner.execute_async([self.inputs], [self.outputs], dynamic)
 
     def is_right(self) -> bool:
-        """Wait for it and compare."""
+        """Wait for the job and compare its outputs."""
         self.runner.wait(self.number)
         found: np.ndarray = self.outputs
         if found.dtype == np.float32:
@@ -111,7 +112,7 @@ class Job:
 
 
 def work(load: Load, seed: int) -> None:
-    """One thread's part; what goes wrong in it is counted."""
+    """Run the jobs of one thread, counting errors."""
     try:
         _work(load, seed)
     except BaseException:
@@ -127,13 +128,13 @@ def _work(load: Load, seed: int) -> None:
         load.count("started")
         chance = rng.random()
         if chance < 0.05:
-            flying.pop(rng.randrange(len(flying)))  # its buffers go with it, while it runs
+            flying.pop(rng.randrange(len(flying)))  # its buffers are dropped while it runs
             load.count("forgotten")
         elif chance < 0.10:
             load.count("refused", _nonsense(network, runner, rng))
         elif chance < 0.101:
             number = rng.randrange(RUNNERS)
-            load.runners[number] = load.new_runner(number)  # others may be using the old one
+            load.runners[number] = load.new_runner(number)  # other threads may be using the old one
         while flying and (len(flying) > IN_FLIGHT or rng.random() < 0.4):
             _compare(load, flying.pop(rng.randrange(len(flying))))
     for job in flying:
@@ -147,7 +148,7 @@ def _compare(load: Load, job: Job) -> None:
 
 
 def _nonsense(network: Network, runner: vart.Runner, rng: random.Random) -> int:
-    """Ask for what must be refused; returns how often it was."""
+    """Make invalid calls; return how many of them were refused."""
     good = network.images[:1], np.zeros((1, *network.wanted.shape[1:]), np.int8)
     bad: list[Any] = [
         lambda: runner.wait(10**9),  # type: ignore[arg-type]
@@ -172,7 +173,7 @@ def resources() -> dict[str, float]:
 
 
 def run(jobs: int, seed: int) -> dict[str, Any]:
-    """Half of the jobs, a look at the resources, and the other half."""
+    """Run half of the jobs, record the resources, and run the other half."""
     began, shares = time.monotonic(), []
     load = Load(0, seed)
     for share in range(2):
@@ -189,7 +190,7 @@ def run(jobs: int, seed: int) -> dict[str, Any]:
 
 
 def _watch(load: Load, thread: threading.Thread) -> None:
-    """Wait for a thread; end the process where none gets on for long."""
+    """Wait for a thread; end the process if there is no progress for long."""
     while thread.is_alive():
         before = dict(load.figures)
         thread.join(STALLED_SECONDS)

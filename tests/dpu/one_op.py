@@ -1,4 +1,4 @@
-"""Graphs of one op, to test op types with."""
+"""Graphs of one op, for tests of op types."""
 
 from __future__ import annotations
 

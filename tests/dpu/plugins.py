@@ -14,7 +14,7 @@ def op_Mylayer(inputs: dict[str, list[np.ndarray]], attrs: dict[str, Any]) -> np
 
 
 def op_PPScatterV2(inputs: dict[str, list[np.ndarray]], attrs: dict[str, Any]) -> np.ndarray:
-    """PointPillars' scatter: each pillar's features at its place (batch, z, y, x) on the canvas.
+    """PointPillars' scatter: puts each pillar's features at (batch, z, y, x) on the canvas.
 
     Features come as (1, channels, pillars, 1) or (1, pillars, 1, channels); the canvas is
     (1, channels, ny, nx), as in OpenPCDet's PointPillarScatter.

@@ -21,7 +21,7 @@ PILLARS, PILLARS_QUANTISED = "pointpillars_zcu104_vai25.xmodel", "pointpillars_q
 def _assert_same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
     assert found.keys() == wanted.keys()
     for name, values in wanted.items():
-        # Of real numbers the reference carries some in float64; int8 must be int8.
+        # The reference has some real values in float64, but int8 values must be int8.
         assert (found[name].dtype == np.int8) == (values.dtype == np.int8), name
         np.testing.assert_array_equal(found[name], values, err_msg=name)
 
@@ -60,7 +60,7 @@ def test_pointpillars_dpu_parts(shared_dir: Path) -> None:
 
 
 def _pillars(model: Model) -> list[np.ndarray]:
-    """Random points for the model's inputs: every pillar in a cell of its own."""
+    """Random points for the model's inputs, with every pillar in a different cell."""
     rng = np.random.default_rng(1)
     arrays = []
     for op in model.program.inputs:
@@ -77,7 +77,7 @@ def _pillars(model: Model) -> list[np.ndarray]:
 
 @pytest.mark.docs
 def test_quantised_pointpillars_from_end_to_end(shared_dir: Path) -> None:
-    """All of its ops: the built-in ones in two stretches, between them a plugin's scatter."""
+    """All of its ops: two sequences of built-in ones, with a plugin's scatter in between."""
     path, plugins = shared_dir / "models" / PILLARS_QUANTISED, load_plugins(PLUGINS)
     fast = load_engine(path, "fast", plugins, trace=True)
     inputs = _pillars(fast)
@@ -89,7 +89,7 @@ def test_quantised_pointpillars_from_end_to_end(shared_dir: Path) -> None:
 
 @pytest.mark.slow
 def test_the_quantised_and_the_compiled_pointpillars_agree(shared_dir: Path) -> None:
-    """AMD's quantised file and what AMD's compiler made of it: the same outputs."""
+    """AMD's quantised file and the file that AMD's compiler made from it give the same."""
     plugins, results = load_plugins(PLUGINS), []
     for name in (PILLARS_QUANTISED, PILLARS):
         model = load_engine(shared_dir / "models" / name, "fast", plugins)

@@ -21,7 +21,7 @@ FOLDER = Path(__file__).resolve().parents[3] / "shared" / "models" / "amd_quanti
 NAMES = sorted(path.stem for path in FOLDER.glob("*.xmodel"))
 FASHION = Path("/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz")
 
-# The limits are not in the file: 0.2 and 1.5, each rounded by a fix with the output's fix point, 6.
+# The limits, 0.2 and 1.5, are not in the file; a fix with the output's fix point, 6, rounds them.
 PLUGINS: dict[str, dict[str, Plugin]] = {
     "clamp": {"nndct_clamp": lambda inputs, attrs: np.clip(inputs["input"][0], 13 / 64, 1.5)}
 }
@@ -32,7 +32,7 @@ def _channels_last(array: np.ndarray) -> np.ndarray:
 
 
 def _case(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """What the network was fed and what AMD's quantised model computed, channels last."""
+    """The inputs of the network and the outputs of AMD's quantised model, channels last."""
     arrays = np.load(FOLDER / f"{name}.npz")
     if name != "densenet":
         return _channels_last(arrays["x"]), _channels_last(arrays["y"])
@@ -54,7 +54,7 @@ def test_the_values_are_amds(shared_dir: Path, name: str, engine: str) -> None:
     np.testing.assert_array_equal(_load(name, engine).run(x.astype(np.float32)), y)
 
 
-# The layers that are left to the CPU, by network, with the reason.
+# The layers that stay on the CPU, by network, with the reason.
 OFF_THE_DPU = {
     "bilin": "it does not repeat each pixel an integer number of times",
     "bnfree": "the DPU has no scale",
@@ -74,7 +74,7 @@ OFF_THE_DPU = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled_they_are_amds_too(shared_dir: Path, name: str) -> None:
-    """All that the DPU computes in one DPU subgraph, as AMD's compiler makes it."""
+    """Everything for the DPU is in one DPU subgraph, as with AMD's compiler."""
     quantised = Graph.deserialize(FOLDER / f"{name}.xmodel")
     compiled = compile_graph(quantised)
     parts = compiled.get_root_subgraph().get_children()
@@ -119,7 +119,7 @@ def _dpu_layers(graph: Graph) -> Counter[tuple[Any, ...]]:
 def test_a_resnet_has_the_layers_of_amds_compiled_one(shared_dir: Path) -> None:
     """ResNet-20 with a global pool and a dense layer: one DPU subgraph of 79 ops in both.
 
-    AMD's file is for another DPU (a VCK190's) and of another training: only the structure counts.
+    AMD's file is for another DPU (a VCK190's) and another training: only structure is compared.
     """
     folder = shared_dir / "models" / "corpus"
     ours = compile_graph(Graph.deserialize(folder / "cifar_resnet_quantised.xmodel"))

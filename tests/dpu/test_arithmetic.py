@@ -1,7 +1,7 @@
 """The DPU's number rules, against fractions, against PyTorch and against files of AMD's tools.
 
-The rules were found by executing the instructions that AMD's compiler wrote; what is computed
-here by hand is their formula in exact fractions, and PyTorch's own pools.
+The rules were found by executing the instructions that AMD's compiler wrote. Expected values are
+computed here from their formula in exact fractions, and with PyTorch's own pools.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _round(value: Fraction) -> int:
 
 
 def _outputs(graph: Graph, *inputs: np.ndarray) -> np.ndarray:
-    """The integers that both engines give, which must agree."""
+    """Return the integers of both engines, which must agree."""
     found = []
     for engine in ("reference", "fast"):
         model = load_engine(graph, engine)
@@ -133,7 +133,7 @@ def test_bytes_of_a_finer_bias_are_shifted_in_the_file_already() -> None:
 
 
 def test_a_bias_that_would_be_rounded_stays_off_the_dpu() -> None:
-    """How AMD's compiler rounds such bytes is not known, so that the CPU computes the layer."""
+    """The CPU computes the layer, since the rounding of such bytes by AMD's compiler is unknown."""
     model = QuantisedModel("odd")
     x = model.input("x", [1, 1, 1, 1], 3)
     kernel = np.ones((1, 1, 1, 1), np.int8)
@@ -207,7 +207,7 @@ def test_where_the_sum_differs_from_one_that_is_rounded_once() -> None:
 @given(points=st.lists(st.integers(0, 6), min_size=2, max_size=3), out=st.integers(0, 8))
 @settings(deadline=None, max_examples=60)
 def test_exact_sums_are_exact(points: list[int], out: int) -> None:
-    """Where `sum_is_exact` says so, all inputs give what one rounding at the end gives."""
+    """If `sum_is_exact` is true, all inputs give the same as a single rounding at the end."""
     rng = np.random.default_rng(1)
     values = rng.integers(-128, 128, (len(points), 4000))
     graph = _join("add", points, out)
@@ -244,7 +244,7 @@ def test_a_factor_for_each_channel() -> None:
 @given(points=st.lists(st.integers(-64, 64), min_size=3, max_size=3), kind=st.booleans())
 @settings(deadline=None, max_examples=60)
 def test_far_fix_points_are_computed_or_refused(points: list[int], kind: bool) -> None:
-    """No int64 overflows in silence: Python's own integers give the same."""
+    """No int64 overflows silently: Python's integers give the same."""
     name = "add" if kind else "multiply"
     values = np.array([[-128, 127], [-1, 5], [0, -7], [1, 1]])
     images = [v.astype(np.int8).reshape(-1, 1, 1, 1) for v in values.T]
@@ -318,7 +318,7 @@ def _hard_sigmoid_graph(point: int, out: int) -> Graph:
 @pytest.mark.parametrize("out", range(3, 9))
 @pytest.mark.parametrize("point", range(8))
 def test_a_hard_sigmoid_is_compiled_where_it_stays_below_one(point: int, out: int) -> None:
-    """Elsewhere AMD's quantiser and the DPU disagree, and the CPU keeps the quantiser's value."""
+    """Otherwise AMD's quantiser and the DPU disagree, and the CPU gives the quantiser's value."""
     graph = _hard_sigmoid_graph(point, out)
     x = np.arange(-128, 128).astype(np.float32).reshape(1, 1, 1, 256) * 2.0**-point
     wanted = np.clip(np.floor(np.clip(x + 3, 0, 6) * (2731 / 16384) * 2.0**out + 0.5), 0, 127)
@@ -377,9 +377,9 @@ def test_averages_of_18_values_have_their_own_factor(size: tuple[int, int]) -> N
 )
 @pytest.mark.parametrize("gain", [-1, 0, 2])
 def test_mean_and_factor_are_the_dpus_pool(kernel: tuple[int, int], gain: int) -> None:
-    """Every sum that the window can have, as a quantised file writes it and as the DPU pools it.
+    """Every possible sum of the window, as in a quantised file and as pooled by the DPU.
 
-    So they are in float32, AMD's own arithmetic: no sum rounds to another integer.
+    They are equal in float32, AMD's own arithmetic: no sum rounds to another integer.
     """
     area = kernel[0] * kernel[1]
     sums = np.arange(-128 * area, 127 * area + 1)
@@ -467,7 +467,7 @@ POOLS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("pool", POOLS, ids=str)
 @pytest.mark.parametrize("size", [(7, 10), (8, 9)])
 def test_means_are_pytorchs(pool: dict[str, Any], size: tuple[int, int]) -> None:
-    """`count_include_pad`, and `count_include_invalid` as PyTorch always has it: false."""
+    """`count_include_pad`, with `count_include_invalid` false, as always in PyTorch."""
     x = np.random.default_rng(3).integers(-128, 128, (2, 3, *size)).astype(np.float32)
     wanted = torch.nn.AvgPool2d(**pool)(torch.from_numpy(x)).permute(0, 2, 3, 1).numpy()
 
@@ -490,7 +490,7 @@ def test_means_are_pytorchs(pool: dict[str, Any], size: tuple[int, int]) -> None
 
 
 def test_an_average_without_amds_factor_is_a_mean() -> None:
-    """Quantised files of other makers: not the DPU's sum times 7/64, and so not the DPU's work."""
+    """Files of other quantisers, without the DPU's factor 7/64, which stay on the CPU."""
     graph = Graph("mean")
     data = graph.create_op("x", "data", {"shape": [1, 3, 3, 1], "data_type": "FLOAT32"})
     fix = {"fix_point": 0, "bit_width": 8, "if_signed": True, "round_mode": "DPU_ROUND"}

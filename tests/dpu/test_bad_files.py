@@ -1,4 +1,4 @@
-"""Files from strangers: one clear line and exit 2, never a traceback, a hang or a flood."""
+"""Untrusted files: one clear line and exit 2, never a traceback, a hang or unbounded memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tutelage.dpu.xmodel.schema import GraphProto
 
 
 def _complaint(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """What `inspect` says of a file that must be refused with exit 2 and one line naming it."""
+    """Return the line with which `inspect` refuses a file, after checking status and name."""
     assert main(["inspect", str(path)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -85,7 +85,7 @@ def test_random_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_flipped_bytes_of_a_real_model(
     demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Such a file may still be a model; it runs or is refused, and never does anything else."""
+    """Such a file may still be a model: it either runs or is refused."""
     source, path = random.Random(11), tmp_path / "x.xmodel"
     image, out = tmp_path / "x.npy", tmp_path / "y.npy"
     np.save(image, np.zeros((1, 28, 28, 1), np.int8))
@@ -137,7 +137,7 @@ def test_a_graph_that_bites_its_tail(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def _one_op(path: Path, op_type: str, data_type: int, dims: list[int]) -> None:
-    """A file of an input and an op that reads it, whose tensor has this data type."""
+    """A file with an input and an op that reads it, whose tensor has a given data type."""
     graph = GraphProto(graph_name="rnn")
     data = graph.op_node.add(op_name="image", op_type="data")
     node = graph.op_node.add(op_name="layer", op_type=op_type)
@@ -153,7 +153,7 @@ def _one_op(path: Path, op_type: str, data_type: int, dims: list[int]) -> None:
 def test_refusals_of_data_types_and_ops_name_the_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Such as files for the DPUs of recurrent networks, which have ops and types of their own."""
+    """For example files for DPUs for recurrent networks, which have their own ops and types."""
     path, image = tmp_path / "rnn.xmodel", tmp_path / "in.npy"
     np.save(image, np.zeros((1, 4), np.float32))
     _one_op(path, "relu", 8, [1, 4])

@@ -1,4 +1,4 @@
-"""The commands that look into and run models, as a user types them."""
+"""The commands that inspect and run models, as a user types them."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_what_run_leaves_out_is_reported(
 def test_a_file_that_is_not_sorted_runs_and_is_reported(
     shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """AMD's XIR crashes on it. What is written here is sorted."""
+    """AMD's XIR crashes on it. Written files are sorted."""
     path, image = shared_dir / "models" / "corpus" / "reversed_ops.xmodel", tmp_path / "in.npy"
     words = f"{path}: {UNSORTED}"
     with pytest.warns(UnsortedWarning) as found:

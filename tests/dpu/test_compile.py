@@ -25,7 +25,7 @@ from tutelage.dpu.xmodel.file import read_graph
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.dpu.xmodel.op_types import definitions
 
-# What AMD's compiler writes that only instructions, addresses and its figures need.
+# Attributes of AMD's compiler for instructions, addresses and its own figures only.
 COMPILERS_OWN = {
     "workload", "workload_on_arch", "hsigmoid_in", "shift_hswish", "shift_hsigmoid", "in_dim",
     "out_dim", "group", "bias_term", "pad",
@@ -212,7 +212,7 @@ LEGAL: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("kind", "options"), LEGAL, ids=str)
 def test_what_the_zcu104s_target_takes_is_compiled(kind: str, options: dict[str, Any]) -> None:
-    """By the target's description (AMD's target_factory); the values are the quantised file's."""
+    """Limits of the target's description (AMD's target_factory); values of the quantised file."""
     graph = _layer(kind, **dict(options))
     compiled = compile_graph(graph)
     assert on_cpu(graph) == {}
@@ -275,7 +275,7 @@ def _assert_alike(graph: Graph, compiled: Graph) -> None:
 
 
 def test_a_value_that_only_concats_read_is_rounded_by_them() -> None:
-    """As AMD's exporter leaves it (PointPillars), also through the file."""
+    """As AMD's exporter writes it (PointPillars), also through the file."""
     model = QuantisedModel("cat")
     x = model.input("image", (1, 4, 4, 2), 5)
     weights = np.ones((2, 1, 1, 2), np.int8)
@@ -288,7 +288,7 @@ def test_a_value_that_only_concats_read_is_rounded_by_them() -> None:
 
 @pytest.mark.parametrize("reader", ["concat", "add", "fix"])
 def test_a_bilinear_resize_mixes_values(reader: str) -> None:
-    """Its result is on no grid until a fix rounds it, be it before or behind a concat or a sum."""
+    """Its result is not on a grid until a fix rounds it, before or after a concat or a sum."""
     raw = _Raw()
     attrs = {"scale": [2.0, 2.0], "mode": "BILINEAR", "half_pixel_centers": True}
     up = raw.op("up", "resize", raw.x, **attrs)
@@ -347,7 +347,7 @@ def test_two_branches_of_the_dpu_keep_their_own_parameters() -> None:
         np.testing.assert_array_equal(constant(graph, op), weights + number)
 
 
-# -- graphs that QuantisedModel does not write, but other exporters may -----------------------
+# -- graphs that only other exporters than QuantisedModel write -------------------------------
 
 
 class _Raw:
@@ -425,7 +425,7 @@ def _other_rounding_of_weights(raw: _Raw) -> Graph:
 
 
 def _shared_parameters(raw: _Raw) -> Graph:
-    """By two convolutions, of which another device lies between, and as weights and bias."""
+    """Read by two convolutions with another device in between, and as weights and bias."""
     weights, bias = raw.parameter("weights", 3, 1, 1, 3), raw.parameter("bias", 3)
     first = raw.fix("first_fix", raw.conv("first", raw.x, weights, bias), 5)
     second = raw.fix("second_fix", raw.conv("second", first, weights, bias), 5)
@@ -487,7 +487,7 @@ def test_other_exporters_graphs_keep_their_outputs(
 
 
 def test_parameters_of_other_rounding_stay_on_the_dpu() -> None:
-    """How weights were rounded does not matter once they are int8."""
+    """The rounding mode of weights is irrelevant once they are int8."""
     assert not on_cpu(_other_rounding_of_weights(_Raw()))
 
 

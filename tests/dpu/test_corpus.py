@@ -1,4 +1,4 @@
-"""Files that others published, made by AMD's tools for DPUs of this kind: they run, whole."""
+"""Public files made by AMD's tools for DPUs of this kind run completely."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def _is_for_this_kind(path: Path) -> bool:
-    """Whether a file is quantised, or compiled for a DPUCZDX8G."""
+    """Return whether a file is quantised, or compiled for a DPUCZDX8G."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UnsortedWarning)
@@ -58,13 +58,13 @@ def test_both_engines_agree_in_every_tensor(shared_dir: Path, path: Path) -> Non
     assert found.keys() == wanted.keys()
     for name, values in wanted.items():
         np.testing.assert_array_equal(found[name], values, err_msg=name)
-    # As a user asks for it: the outputs alone, more than one image.
+    # As a user runs it: only the outputs, for more than one image.
     outputs = fast.run_all(*_random_inputs(fast, 2))
     assert all(len(values) == 2 for values in outputs.values())
 
 
 def test_all_of_them_are_here(shared_dir: Path) -> None:
-    """Files for other DPUs are none of these."""
+    """These do not include files for other DPUs."""
     assert len(PATHS) >= 13
     names = {path.stem for path in PATHS}
     assert {

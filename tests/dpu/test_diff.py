@@ -167,7 +167,7 @@ def _saved(path: Path, form: str, flip: int = 0) -> Path:
 def test_dense_layers_of_all_forms_are_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    """Their outputs say so too; one other weight is found in all of them."""
+    """Their outputs agree; a single changed weight is found in all of them."""
     a, b = _saved(tmp_path / "a.xmodel", "hwc"), _saved(tmp_path / "b.xmodel", kind)
     image = np.random.default_rng(0).integers(-128, 128, (9, 3, 2, 2)).astype(np.float32) / 32
     first, second = (load_engine(path, "reference").run(image) for path in (a, b))
@@ -186,7 +186,7 @@ def test_dense_layers_of_all_forms_are_one(
 def test_a_dense_layer_of_a_map_in_another_order_is_another_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same bytes behind a transpose are another matrix."""
+    """The same bytes after a transpose are another matrix."""
     a, b = _saved(tmp_path / "a.xmodel", "hwc"), _saved(tmp_path / "b.xmodel", "chw")
     graph = Graph.deserialize(b)
     reshape, transpose = graph.get_op("flat"), graph.get_op("chw")
@@ -258,7 +258,7 @@ def test_amds_twins_are_equal(
 def test_the_weights_of_another_dpu_are_not_compared(
     shared_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One architecture, matmul against conv2d and pool + mul against a pool among it."""
+    """One architecture in two forms, including matmul and conv2d, and pool + mul and a pool."""
     corpus = shared_dir / "models" / "corpus"
     for a, b, layers in (
         ("cifar_resnet_quantised", "cifar_resnet_board", 33),

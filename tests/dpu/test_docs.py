@@ -1,4 +1,4 @@
-"""docs/reference/xmodel.md says what the code does: tables are compared, examples are run."""
+"""docs/reference/xmodel.md agrees with the code: tables are compared, examples are run."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _kind(field: object) -> str:
         value = inner.fields_by_name["value"].message_type
         return f"map<string,{value.name}>"
     kind = inner.name if inner is not None else names[field.type]  # type: ignore[attr-defined]
-    # `label` goes out with newer protobufs, `is_repeated` came with them.
+    # Newer protobufs replace `label` by `is_repeated`.
     repeated = field.is_repeated if hasattr(field, "is_repeated") else field.label == 3  # type: ignore[attr-defined]
     return f"*{kind}" if repeated else str(kind)
 

@@ -104,7 +104,7 @@ def test_names_from_strangers_stay_text(tmp_path: Path, capsys: pytest.CaptureFi
     svg, html = _draw(path, tmp_path)
     assert main(["inspect", str(path), "--ops"]) == 0
     assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())
-    assert len(_boxes(svg)) == 2  # well-formed, or the parser had refused it
+    assert len(_boxes(svg)) == 2  # well-formed, or the parser would have refused it
     page = _Page()
     page.feed(html.read_text())
     assert page.tags.count("script") == 2 and "img" not in page.tags
@@ -138,7 +138,7 @@ def test_places_that_cannot_be_written(
 
 
 def _huge(kind: str) -> bytes:
-    """Ops at the edge of what a file may hold, in shapes that cost the careless most."""
+    """As many ops as a file may have, in the shapes that are the most expensive to draw."""
     graph = GraphProto(graph_name=kind)
     graph.subg_root.SetInParent()
     for number in range(30_000):
@@ -172,7 +172,7 @@ def test_huge_graphs_are_not_drawn(
     assert captured.out == "" and captured.err == (
         f"tutelage: {path}: 30,000 layers; a drawing shows at most 2,000; use --json\n"
     )
-    assert time.process_time() - began < 60  # minutes or hours where a step is not linear
+    assert time.process_time() - began < 60  # would take minutes or hours if a step were not linear
     assert list(tmp_path.iterdir()) == [path]
 
 

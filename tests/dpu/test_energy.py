@@ -1,4 +1,4 @@
-"""Power and energy of boards: the estimate, published watts, and what measured runs replace."""
+"""Power and energy of boards: the estimate, published watts, and measured runs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_estimate_is_within_one_and_a_half(
 
 
 def test_a_zcu104_by_the_public_increments(tmp_path: Path) -> None:
-    """Rest by its profile; 16 to 20 W with both cores; half of the way with one."""
+    """Idle power of the profile; 16 to 20 W with both cores; the middle with one."""
     power = board_power("zcu104", tmp_path)
     assert power is not None and power.public is not None and power.bounds is not None
     idle = load_profile("zcu104").idle_watts
@@ -100,7 +100,7 @@ def test_published_watts_lie_within_the_estimate(repo_root: Path, tmp_path: Path
 
 
 class Runs:
-    """Writes measured runs below a folder of results."""
+    """Writer of measured runs in a folder of results."""
 
     def __init__(self, results: Path) -> None:
         self.results = results

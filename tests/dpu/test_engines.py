@@ -152,7 +152,7 @@ def test_batches_are_the_same_as_single_images() -> None:
 def test_a_concat_of_an_input_in_another_shape_leaves_the_input_as_it_is(
     monkeypatch: pytest.MonkeyPatch, runtime: str
 ) -> None:
-    """OpenVINO joined such parts in the memory of the input that the convolutions read."""
+    """OpenVINO used to join such parts in the memory of the input that the convolutions read."""
     monkeypatch.setenv(RUNTIME_VARIABLE, runtime)
     rng = np.random.default_rng(6)
     model = CompiledModel("joined")

@@ -1,4 +1,4 @@
-"""Which DPU a file is for: by its fingerprint, not by its name."""
+"""The DPU of a file is determined by its fingerprint, not by its name."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_inspect_shows_them_with_a_note(
     facts = json.loads(capsys.readouterr().out)
     assert all(layer["cycles"] is None for layer in facts["layers"])
     assert facts["layers"] and len(facts["notes"]) == 1
-    # The oldest file has nonlinearities as numbers, whose meaning is not known here.
+    # The oldest file has nonlinearities as numbers with an unknown meaning.
     numbered = {layer["nonlinear"] for layer in facts["layers"]} & {"NUMBER 1"}
     assert bool(numbered) == (name == "ssd_pedestrian_u50")
 
@@ -167,7 +167,7 @@ def of_unknown_size(shared_dir: Path, tmp_path: Path) -> Path:
 def test_an_array_of_unknown_size_has_no_cycles(
     of_unknown_size: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What computes by values does not need its size."""
+    """Engines that compute the graph do not need the array's size."""
     path, image = str(of_unknown_size), str(tmp_path / "in.npy")
     words = "the array of DPUCZDX8G (fingerprint 0x101000056010408) is not known"
     np.save(image, np.zeros((1, 28, 28, 1), np.int8))
@@ -197,7 +197,7 @@ def test_work_that_the_file_does_not_say_is_not_shown(
 def test_predict_reads_the_file_before_the_board(
     shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    """Nothing can be predicted for an Ultra96, but a file that cannot be used comes first."""
+    """An Ultra96 cannot be predicted, but an unusable file is reported first."""
     path = str(_path(shared_dir, name))
     for board in ("ultra96v2", "none"):
         assert main(["predict", path, "--board", board]) == 2
@@ -244,7 +244,7 @@ def test_files_for_all_sizes_of_the_own_dpu_run(shared_dir: Path, name: str) -> 
 def test_a_twin_for_another_dpu_no_longer_gives_wrong_answers(
     shared_dir: Path, target: str, right: float | None
 ) -> None:
-    """It gave 10 % of MNIST's digits where the ZCU104's gives 99 %, without a word."""
+    """It used to classify 10 % of MNIST's digits instead of 99 %, without a warning."""
     path = _path(shared_dir, f"mnist_cnn_{target}")
     if right is None:
         with pytest.raises(UnsupportedError, match="VCK190"):

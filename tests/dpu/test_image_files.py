@@ -1,4 +1,4 @@
-"""One folder walk: what counts as an image, what is skipped, and whose label it has."""
+"""The walk of image folders: found images, skipped files, and labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One way from an image to a network's input, whoever asks."""
+"""Every user of images converts them to a network's input in the same way."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_result_has_the_models_form(colour: str, channels: int) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_samples_training_and_the_board_see_the_same(size: tuple[int, int], tmp_path: Path) -> None:
-    """Where an image is made smaller by more than two, they once did not."""
+    """They used to differ for images that are reduced by more than two."""
     noise = np.random.default_rng(0).integers(0, 160, (*size, 3), np.uint8)  # none saturates
     path = tmp_path / "image.png"
     cv2.imwrite(str(path), cv2.blur(noise, (3, 3)))
@@ -80,7 +80,7 @@ def _halved(image: np.ndarray, width: int, height: int) -> np.ndarray:
 def test_its_pixels_are_those_that_opencv_averages_from_bytes(
     model: tuple[int, int], factors: tuple[float, float], coarse: bool, seed: int
 ) -> None:
-    """Also where many means end in a half: the pixels of networks that were trained with them."""
+    """Also if many means end in a half: networks were trained with these pixels."""
     (width, height), (across, down) = model, factors
     shape = (max(1, round(height * down)), max(1, round(width * across)), 3)
     image = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)

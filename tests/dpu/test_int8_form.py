@@ -1,4 +1,4 @@
-"""The form of the fast engine that multiplies int8: equal in every value, or not taken."""
+"""The int8 form of the fast engine is equal in every value, or is not used."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def states(model: Model) -> list[str]:
 
 
 def assert_equal(graph: Graph, images: Array) -> Model:
-    """Every output of the fast engine is the reference's, however many images there are."""
+    """Every output of the fast engine is the reference's, for any number of images."""
     model, reference = load_engine(graph, "fast", threads=2), load_engine(graph, "reference")
     images = np.concatenate([images] * EVERY_WAY[-1])
     for batch in EVERY_WAY:
@@ -71,7 +71,7 @@ def test_random_networks(
 
 
 def _small_network(rng: np.random.Generator, pool: bool = True) -> Graph:
-    """Convolutions of both sorts of sign, a concat, a sum, a pool with halves."""
+    """Convolutions with signed and unsigned inputs, a concat, a sum, a pool with halves."""
     model = CompiledModel("small")
     x = model.input("image", (1, 8, 8, 3), 5)
 
@@ -121,7 +121,7 @@ def test_halves_round_up_without_a_bias(data: st.DataObject) -> None:
 @settings(deadline=None, max_examples=10)
 @given(kernel=st.tuples(st.integers(1, 6), st.integers(1, 6)), seed=st.integers(0, 99))
 def test_average_pools_round_halves_up(kernel: tuple[int, int], seed: int) -> None:
-    """A half step of 2**-10 or less was lost where OpenVINO merged it with a quantisation."""
+    """OpenVINO used to lose a half step of 2**-10 or less when it merged it with a quantisation."""
     model = CompiledModel("pool")
     x = model.input("image", (1, 12, 12, 2), 5)
     model.output(model.avg_pool("pool", x, list(kernel), [1, 1], 5))
@@ -155,7 +155,7 @@ def test_a_layer_that_differs_stays_in_float32(monkeypatch: pytest.MonkeyPatch) 
 
 
 class _Fixed:
-    """A runtime that adds a number."""
+    """A runtime that adds a number to its results."""
 
     def __init__(self, add: int) -> None:
         self.add, self.batches = add, [0]

@@ -52,7 +52,7 @@ def _network(
 
 
 def _seconds(operations: list[Operation], board: Board = BOARD) -> list[float]:
-    """What must not shrink when there is more to do."""
+    """The times that must not decrease with more work."""
     found = predict(operations, board)
     return [found.job_seconds, found.latency_seconds, 1 / found.fps(), 1 / found.fps(3)]
 
@@ -111,7 +111,7 @@ def test_python_feeds_no_more_than_its_lock_lets(shape: tuple[int, ...], board: 
 
 @given(_networks)
 def test_it_is_above_the_lower_bounds(shape: tuple[int, ...]) -> None:
-    """Of each engine for itself: what is fused to a convolution runs beside it on another one."""
+    """Fused ops run beside their convolution on another engine."""
     found = predict(_network(*shape), BOARD)
     layers = found.layers()
     assert sum(layer.seconds for layer in layers) == pytest.approx(found.job_seconds)
@@ -148,7 +148,7 @@ def test_a_layer_by_hand() -> None:
 
 
 def test_a_stage_that_waits_for_memory_by_hand() -> None:
-    """The sum takes the rows of the 1x1 convolution; a concat's part is saved pixel by pixel."""
+    """The sum reads the rows of the 1x1 convolution; a concat's part is saved pixel by pixel."""
     net = Sketch(16, 16, 24)
     a = net.conv(0, 24)
     b = net.add(net.conv(a, 24), a)
@@ -238,7 +238,7 @@ def test_what_is_joined_goes_through_memory_and_joining_is_free() -> None:
 
 
 def test_both_cores_share_the_memory() -> None:
-    """Two VGG-like heads wait for memory all the time, two convolutions on the chip never."""
+    """Two VGG-like heads always wait for memory; two convolutions on the chip never do."""
     heads, chain = Sketch(1, 1, 4096), Sketch(56, 56, 32)
     heads.dense(heads.dense(0, 4096), 4096)
     x = 0
@@ -254,7 +254,7 @@ def test_both_cores_share_the_memory() -> None:
 
 
 def test_a_third_core_is_slower_than_two_and_never_harms() -> None:
-    """Two VGG-like heads wait for memory all the time: a third core brings them nothing."""
+    """Two VGG-like heads always wait for memory, so a third core does not help."""
     heads, chain = Sketch(1, 1, 4096), Sketch(56, 56, 32)
     heads.dense(heads.dense(0, 4096), 4096)
     x = 0
@@ -339,7 +339,7 @@ def _told(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, 
 
 
 def test_sums_and_products_take_the_same_in_both_forms() -> None:
-    """Those of quantised files were left out, as if the CPU computed them."""
+    """Those in quantised files used to be left out, as if the CPU computed them."""
     model, rng = QuantisedModel("joins"), np.random.default_rng(0)
     kernels = [rng.integers(-9, 9, (16, 3, 3, 16), dtype=np.int8) for _ in range(3)]
     x = model.input("image", (1, 32, 32, 16), 5)
@@ -421,7 +421,7 @@ def test_a_smaller_array_is_slower_and_the_file_says_which_it_is(
 @settings(deadline=None)
 @given(_networks)
 def test_a_larger_array_is_never_slower(shape: tuple[int, ...]) -> None:
-    """Where the sides of the one are multiples of the other's: B512, B1024, B4096."""
+    """If the sides of one array are multiples of the other's: B512, B1024, B4096."""
     operations = _network(*shape)
     cycles = [sum(s.cycles for s in stages(operations, ARRAYS[size])) for size in (0, 2, 7)]
     assert cycles == sorted(cycles, reverse=True)

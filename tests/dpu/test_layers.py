@@ -1,4 +1,4 @@
-"""A graph as layers, and the least cycles that they take."""
+"""A graph as layers, and the lower bounds of their cycles."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def small_network() -> Graph:
 
 
 def by_name(graph: Graph) -> dict[str, Layer]:
-    """The layers by their names, without the graph's name before them."""
+    """Return the layers by their names, without the graph's name."""
     return {layer.name.removeprefix("small__"): layer for layer in layers_of(graph)}
 
 
@@ -122,7 +122,7 @@ def test_figures_of_every_kind_with_a_window() -> None:
 
 
 def _carriers(path: Path) -> list[tuple[str, int, int | None]]:
-    """Kind, attribute and rule of each op with `workload_on_arch`; none of other DPUs."""
+    """Kind, attribute and rule of each op with `workload_on_arch`, except for other DPUs."""
     graph = Graph.deserialize(path)
     numbers = fingerprints_of(graph)
     if not numbers or not is_own(numbers[0]):

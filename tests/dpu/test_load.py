@@ -53,7 +53,7 @@ def _run(
     script: str, demo_model: Path, root: Path, runtime: str, setup: str = SETUP, seconds: int = 60,
     execution: str = "asynchronous",
 ) -> subprocess.CompletedProcess[str]:  # fmt: skip
-    """Run a script behind `SETUP`; its children share its group, and end with it."""
+    """Run a script after `SETUP`; its children share its process group, and end with it."""
     text = setup + textwrap.dedent(script)
     with subprocess.Popen([sys.executable, "-c", text, str(demo_model)], cwd=root, text=True,
                           env={**os.environ, RUNTIME_VARIABLE: runtime,
@@ -119,7 +119,7 @@ print(json.dumps([memory, len(os.listdir("/proc/self/fd")), threading.active_cou
 def test_a_forgotten_model_leaves_nothing_and_nothing_grows(
     demo_model: Path, repo_root: Path, runtime: str, execution: str
 ) -> None:
-    """A table of what was built kept 3.6 MiB of each: its values led to its weak keys."""
+    """A table of built models used to keep 3.6 MiB of each: its values referenced its weak keys."""
     script = FORGET.format(models=MODELS)
     done = _run(script, demo_model, repo_root, runtime, seconds=300, execution=execution)
     assert done.returncode == 0, done.stderr
@@ -184,7 +184,7 @@ def test_the_interpreter_ends_while_daemons_compute(
 ) -> None:
     script, status = SYNCHRONOUS_ENDS[end]
     setup = SETUP
-    if "handler" in end:  # it runs behind the emulation's own, where nothing is computed any more
+    if "handler" in end:  # runs after the emulation's own handler, when nothing is computed
         setup = "import atexit\natexit.register(lambda: last())\n" + SETUP
         script = """
 def last():
@@ -203,7 +203,7 @@ def test_an_error_ends_it_with_nothing_but_its_traceback(demo_model: Path, repo_
 
 
 def test_what_was_not_run_any_more_is_told(demo_model: Path, repo_root: Path) -> None:
-    """An exit handler that was there before the emulation runs when its cores have ended."""
+    """An exit handler registered before the emulation runs after its cores have ended."""
     setup = "import atexit\natexit.register(lambda: last())\n" + SETUP
     script = """
         jobs = start(runner, 5000)
@@ -265,7 +265,7 @@ def test_ctrl_c_in_a_paced_job_leaves_the_runner(demo_model: Path, repo_root: Pa
 
 
 def test_a_child_by_fork_begins_anew(demo_model: Path, repo_root: Path, runtime: str) -> None:
-    """With jobs in flight, and other threads that hold every lock there is."""
+    """With jobs in flight, and other threads that hold every lock."""
     script = """
         wanted = answer(runner)
         def go():
@@ -315,7 +315,7 @@ def test_a_child_by_fork_ends_as_processes_do(
     demo_model: Path, repo_root: Path, runtime: str, execution: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """By `sys.exit`, with all that native libraries do then; what a daemon does."""
+    """By `sys.exit`, with all exit code of native libraries, as in a daemon."""
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
     monkeypatch.delenv("CI", raising=False)
     script = """

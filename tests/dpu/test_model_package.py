@@ -1,4 +1,4 @@
-"""A model directory from anywhere: what its model.toml says, may name and may not."""
+"""Untrusted model directories: what a model.toml may contain and name."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _refused(words: str, folder: Path, text: str) -> None:
     assert str(caught.value).startswith(str(folder)) and "\n" not in str(caught.value)
 
 
-# -- what is written is read ------------------------------------------------------------------
+# -- written files are read back --------------------------------------------------------------
 
 _FORMS = st.builds(
     InputForm,
@@ -95,7 +95,7 @@ def test_names_that_lead_elsewhere_are_not_opened(name: str, tmp_path: Path) -> 
 
 
 def test_what_is_not_a_regular_file_is_not_opened(tmp_path: Path) -> None:
-    """A pipe would be waited for, a device has no end."""
+    """Reading a pipe would wait, and a device has no end."""
     folder, outside = tmp_path / "model", tmp_path / "secret"
     (folder / "inside").mkdir(parents=True)
     outside.write_text("secret")
@@ -141,7 +141,7 @@ def test_files_without_an_end_are_refused_unread(
 ) -> None:
     for name in "ab":
         with (tmp_path / name).open("wb") as file:
-            file.truncate(3 << 30)  # takes no place on the disk
+            file.truncate(3 << 30)  # takes no space on the disk
 
     def read(path: Path) -> str:
         assert path.name == "a"

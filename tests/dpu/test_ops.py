@@ -38,7 +38,7 @@ ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
     "relu-fix": lambda x: np.maximum(x, 0),
     "relu6-fix": lambda x: np.clip(x, 0, 6),
     "leaky-relu-fix": lambda x: np.where(x < 0, x * 26 / 256, x),
-    "hard-sigmoid-fix": lambda x: np.maximum(x + 3, 0) / 6,  # nothing caps the DPU's at 1
+    "hard-sigmoid-fix": lambda x: np.maximum(x + 3, 0) / 6,  # the DPU's is not limited to 1
     "hard-swish-fix": lambda x: x * _hard_sigmoid(x),
     "sigmoid-fix": lambda x: 1 / (1 + np.exp(-x)),
     "tanh-fix": np.tanh,
@@ -52,7 +52,7 @@ ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
 @pytest.mark.parametrize("kind", ELEMENTWISE)
 @pytest.mark.parametrize("points", [(4, 4), (3, 5), (5, 2)])
 def test_elementwise(kind: str, points: tuple[int, int]) -> None:
-    """Within the rounding of the 8-bit inner steps of what the op means in real numbers."""
+    """Equal to the op in real numbers within the rounding of the 8-bit inner steps."""
     x = int8(2, 4, 5, 6)
     attrs = {"axis": -1} if kind == "softmax-fix" else {}
     y = run(fix_graph(kind, attrs, [([1, 4, 5, 6], points[0])], points[1]), x)
@@ -109,7 +109,7 @@ def test_moves(kind: str) -> None:
     np.testing.assert_array_equal(
         run(fix_graph(fixed, attrs, [([1, 4, 2, 5], 3)], 3), x), formula(x)
     )
-    if op_type(kind).real is not None:  # a downsampling is the DPU's alone
+    if op_type(kind).real is not None:  # only the DPU has a downsampling
         plain = real_graph(kind, attrs, [[1, 4, 2, 5]])
         np.testing.assert_array_equal(run(plain, x.astype(np.float32)), formula(x))
 
@@ -194,7 +194,7 @@ def test_a_flatten_of_amds_quantiser() -> None:
 
 
 def test_an_elementwise_op_has_its_inputs_shape_whatever_its_attribute_says() -> None:
-    """Vitis AI 1.4's compiler leaves `shape` as it was before it reshaped the input."""
+    """Vitis AI 1.4's compiler keeps `shape` from before it reshaped the input."""
     attrs = {"shape": [1, 10], "hsigmoid_in": 2}
     graph = fix_graph("hard-sigmoid-fix", attrs, [([1, 1, 1, 10], 2)], 7)
     assert graph.get_op("y").get_output_tensor().dims == [1, 1, 1, 10]
@@ -246,7 +246,7 @@ def test_convolutions_with_a_hard_nonlinearity(nonlinear: str) -> None:
 
 
 def _windows(x: np.ndarray, fill: float) -> np.ndarray:
-    """(N, out_h, out_w, C, 2, 3): what lies under `WINDOW`."""
+    """Return the values under `WINDOW`, (N, out_h, out_w, C, 2, 3)."""
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)), constant_values=fill)
     view = np.lib.stride_tricks.sliding_window_view(padded, (2, 3), (1, 2))
     return view[:, ::2]
@@ -312,7 +312,7 @@ def test_plain_convolutions() -> None:
 
 
 def test_a_transposed_convolution_spreads_its_input() -> None:
-    """Stride 2, kernel 2: each pixel becomes a 2 x 2 block, the file's kernel turned by 180."""
+    """Stride 2, kernel 2: each pixel becomes a 2 x 2 block, the file's kernel rotated by 180."""
     x, weights = real_values(1, 3, 3, 2), real_values(4, 2, 2, 2)
     attrs = {"kernel": [2, 2], "stride": [2, 2], "pad": [0, 0, 0, 0], "pad_mode": "FLOOR"}
     y = run(real_graph("transposed-conv2d", attrs, [[1, 3, 3, 2]], {"weights": weights}), x)
@@ -342,7 +342,7 @@ def test_plain_reductions(name: str) -> None:
 
 @pytest.mark.parametrize("axis", [3, -1, [3]])
 def test_an_axis_may_be_a_number(axis: int | list[int]) -> None:
-    """As torch's operators take it, and their exporters write it."""
+    """In the form that torch's operators take and their exporters write."""
     x = real_values(2, 3, 4, 5)
     y = run(real_graph("l2_normalize", {"axis": axis}, [[1, 3, 4, 5]]), x)
     np.testing.assert_allclose(y, x / np.linalg.norm(x, axis=-1, keepdims=True), rtol=1e-5)
@@ -532,7 +532,7 @@ RARE = {"depthwise"}
 
 
 def test_every_op_type_is_tested() -> None:
-    """A new op type wants a test: one of tests/dpu with its name in the set OP_TYPES."""
+    """A new op type needs a test in tests/dpu with its name in the set OP_TYPES."""
     tested = OP_TYPES | ON_NETWORKS | RARE
     for path in Path(__file__).parent.glob("test_*.py"):
         for node in ast.parse(path.read_text()).body if path.name != Path(__file__).name else ():

@@ -15,7 +15,7 @@ from tutelage.dpu.xmodel.file import read_graph, write_graph
 
 
 def _in_order(path: Path) -> bool:
-    """Whether each op of a file is behind those that it reads, as XIR's reader wants it."""
+    """Return whether each op of a file is after those that it reads, as XIR's reader requires."""
     seen: set[str] = set()
     for node in read_graph(path).op_node:
         if not seen.issuperset(name for arg in node.args for name in arg.arg_ops):
@@ -27,7 +27,7 @@ def _in_order(path: Path) -> bool:
 @settings(deadline=None)
 @given(st.permutations(range(6)), st.integers(0, 2**15 - 1))
 def test_files_are_written_in_topological_order(order: list[int], edges: int) -> None:
-    """Whatever the order in which ops were added or replaced; what is in order stays as it is."""
+    """For any order in which ops were added or replaced; ops in order stay in order."""
     graph, ops = xir.Graph("net"), list[xir.Op]()
     head: dict[str, Any] = {"shape": [1, 2], "data_type": "FLOAT32"}
     for number in range(6):

@@ -1,4 +1,4 @@
-"""Jobs take as long as a board is said to take: never less, and two cores at a time."""
+"""Jobs take the time of the pace, never less, and two run at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCRIPT = Path(__file__).with_name("board_script.py")
 
 
 def _network(name: str) -> xir.Graph:
-    """One convolution, behind which the CPU turns the result into floats."""
+    """A convolution, after which the CPU converts the result to floats."""
     model, rng = CompiledModel(name), np.random.default_rng(3)
     image = model.input("image", [1, 6, 6, 3], 5)
     weights = rng.integers(-128, 128, (4, 3, 3, 3), dtype=np.int8)
@@ -38,9 +38,9 @@ def _part(graph: xir.Graph, device: str = "DPU") -> xir.Subgraph:
 
 @pytest.fixture(scope="module")
 def graphs() -> tuple[xir.Graph, xir.Graph]:
-    """Two networks, the same but for their names, which a test paces differently."""
+    """Two networks that differ only in their names, which a test paces differently."""
     made = _network("slow"), _network("fast")
-    for graph in made:  # builds what is built once, so that no test's time holds it
+    for graph in made:  # builds everything, so that the tests do not time it
         vart.Runner.create_runner(_part(graph), "run")
     return made
 
@@ -57,7 +57,7 @@ def fast(graphs: tuple[xir.Graph, xir.Graph]) -> xir.Subgraph:
 
 @pytest.fixture
 def asynchronous(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets one thread have jobs on several cores."""
+    """Lets a thread have jobs on several cores."""
     monkeypatch.setenv(device.EXECUTION_VARIABLE, "asynchronous")
 
 
@@ -86,7 +86,7 @@ class _Jobs:
             self._pending.append(self.runner.execute_async([image], [result], dynamic))
 
     def ends(self) -> list[float]:
-        """Wait for all, in their order; when each was done."""
+        """Wait for all jobs in order; return the time when each was done."""
         found = []
         for job in self._pending:
             self.runner.wait(job)
@@ -100,7 +100,7 @@ HELD = 3600.0
 
 
 class _Held:
-    """Stands in for the module `time`: long sleeps last until `released`."""
+    """Stand-in for the module `time` whose long sleeps last until `released`."""
 
     monotonic = staticmethod(time.monotonic)
 
@@ -119,7 +119,7 @@ class _Held:
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Held]:
-    """Held sleeps, on cores that no other test uses: they count themselves as busy for hours."""
+    """Held sleeps, on cores that no other test uses, since they count as busy for hours."""
     clock = _Held()
     monkeypatch.setattr(device, "_device", device.Device())
     monkeypatch.setattr(device, "time", clock)
@@ -128,7 +128,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Held]:
 
 
 def _in_a_minute(call: Callable[[], object]) -> None:
-    """Fail, rather than hang, where `call` waits for what is held."""
+    """Fail, rather than hang, if `call` waits for a held sleep."""
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
     thread.join(60)
@@ -164,7 +164,7 @@ def test_threads_share_two_cores(fast: xir.Subgraph) -> None:
 def test_a_job_leaves_the_other_core_to_another_thread(
     slow: xir.Subgraph, fast: xir.Subgraph, held: _Held
 ) -> None:
-    """Once a paced job has begun on one core, jobs on the other one go on and end before it."""
+    """After a paced job has begun on one core, jobs on the other one run and end before it."""
     vart.set_pace(lambda part: HELD if part is slow else 0.001)
     first, beside = _Jobs(slow), _Jobs(fast, 5)
     thread = threading.Thread(target=first.start)
@@ -237,8 +237,8 @@ def test_each_core_has_a_clock_of_its_own(
 def test_cpu_parts_take_no_core_of_the_dpu(
     graphs: tuple[xir.Graph, xir.Graph], slow: xir.Subgraph, fast: xir.Subgraph, held: _Held
 ) -> None:
-    """A thread of a script has a runner for each of its model's parts; both DPU parts shared a
-    core then, and the other one was left to the CPU parts."""
+    """A script's thread has a runner for each subgraph; both DPU subgraphs used to share
+    a core, and the other core was left to the CPU subgraphs."""
     vart.set_pace(lambda part: HELD if part is slow else 0.01)
     first = _Jobs(slow)
     cpu = vart.Runner.create_runner(_part(graphs[0], "CPU"), "run")
@@ -251,7 +251,7 @@ def test_cpu_parts_take_no_core_of_the_dpu(
     _in_a_minute(lambda: cpu.wait(cpu.execute_async(*buffers)))
     held.released.set()
     first.ends()
-    assert vart.pace_report()["jobs"] == 2  # the CPU's are not paced
+    assert vart.pace_report()["jobs"] == 2  # CPU subgraphs are not paced
 
 
 @pytest.mark.usefixtures("asynchronous")
@@ -279,7 +279,7 @@ def test_a_batch_takes_as_many_times_as_long(fast: xir.Subgraph) -> None:
 
 
 class _Clock:
-    """Stands in for the module `time`: only sleeping takes time, and `overshoot` too much."""
+    """Stand-in for the module `time` in which only sleeping takes time, `overshoot` too long."""
 
     def __init__(self, overshoot: float) -> None:
         self.now, self._overshoot = 0.0, overshoot
@@ -408,7 +408,7 @@ def _shim(cwd: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_script_in_real_time(repo_root: Path, demo_model: Path, tmp_path: Path) -> None:
-    """The demo takes 206 us on a board, which an emulation hardly keeps; it says so."""
+    """The demo takes 206 us on a board, which the emulation hardly reaches; this is reported."""
     images = np.random.default_rng(4).uniform(-1, 1, (20, 28, 28, 1)).astype(np.float32)
     np.save(tmp_path / "in.npy", images)
     files = tmp_path / "in.npy", tmp_path / "out.npy"

@@ -1,4 +1,4 @@
-"""The libraries that run lowered graphs, as guests in the user's home."""
+"""The libraries that run lowered graphs leave the user's home directory alone."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def test_openvino_neither_writes_into_the_home_nor_sends_data(tmp_path: Path) ->
 
 
 def test_onnx_runtime_neither_writes_into_the_home_nor_sends_data(tmp_path: Path) -> None:
-    """Its build for Linux otherwise keeps a database there, and a thread that empties it."""
+    """Otherwise its build for Linux keeps a database there, and a thread that sends it."""
     code = (
         "import dpu, onnxruntime, os, pathlib\n"
         "print({pathlib.Path(f'/proc/self/fd/{fd}').resolve().suffix for fd in range(64)})"
     )
-    # What it takes for signs of a robot that is not to be counted must not pass for our doing.
+    # Remove the signs by which it recognises CI machines, so that this test shows our own setting.
     environment = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True,

@@ -42,7 +42,7 @@ def test_a_board_script(
 def test_a_first_use_from_several_threads_does_not_lock_up(
     repo_root: Path, demo_model: Path, tmp_path: Path
 ) -> None:
-    """It once did in one run of six: OpenVINO's binding met numpy in two threads at once."""
+    """It used to fail in one run of six: OpenVINO's binding used numpy in two threads."""
     np.save(tmp_path / "in.npy", np.zeros((6, 28, 28, 1), np.float32))
     for _ in range(8):
         done = _shim(repo_root, SCRIPT, demo_model, tmp_path / "in.npy", tmp_path / "out.npy")

@@ -86,7 +86,7 @@ def test_an_input_is_saturated_where_it_was_cut(
 ) -> None:
     path, images = _model(tmp_path / "net.xmodel"), tmp_path / "in.npy"
     array = np.full((1, 4, 4, 2), -8, np.float32)  # -128 exactly: nothing is lost
-    array[0, 0] = 8  # 128, which int8 has not
+    array[0, 0] = 8  # 128, which int8 lacks
     np.save(images, array)
     image = _inspect(capsys, path, "--images", images)["by_name"]["image"]
     assert image["values"]["saturated"] == 0.25 and image["advice"]
@@ -99,7 +99,7 @@ def test_images_as_model_toml_says(demo_model: Path, capsys: pytest.CaptureFixtu
     image = facts["by_name"]["densenet_small__input"]["values"]
     assert (image["min"], image["saturated"]) == (-128, 0)
     other = _inspect(capsys, demo_model, "--images", folder, "--mean", "0", "--scale", "0.0078125")
-    # Pixels 0..255 times 2^-7 at fix point 7 are 0..255: what is beyond 127 is cut.
+    # Pixels 0..255 times 2^-7 at fix point 7 are 0..255: values above 127 are clipped.
     assert other["by_name"]["densenet_small__input"]["values"]["min"] == 0
     assert other["by_name"]["densenet_small__input"]["values"]["saturated"] > 0.1
 

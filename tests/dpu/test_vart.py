@@ -40,14 +40,14 @@ def images() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def scale(part: xir.Subgraph) -> float:
-    """Integers per unit of the output."""
+    """Return the integers per unit of the output."""
     (tensor,) = part.get_output_tensors()
     return float(2.0 ** tensor.get_attr("fix_point"))
 
 
 @pytest.fixture(scope="module")
 def wanted(demo_model: Path, images: np.ndarray, scale: float) -> np.ndarray:
-    """The logits in int8."""
+    """Return the logits in int8."""
     return (load_engine(demo_model, "reference").run(images) * scale).astype(np.int8)
 
 
@@ -60,7 +60,7 @@ def test_tensors(part: xir.Subgraph) -> None:
 
 @pytest.fixture(params=["synchronous", "asynchronous"])
 def execution(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """As an edge board, and with a device that runs jobs behind the caller's back."""
+    """Like an edge board, and with a device that runs jobs in the background."""
     monkeypatch.setenv(EXECUTION_VARIABLE, request.param)
     return str(request.param)
 
@@ -81,7 +81,7 @@ def test_many_jobs_in_any_order(
 def test_a_job_is_done_when_execute_async_returns(
     part: xir.Subgraph, images: np.ndarray, wanted: np.ndarray
 ) -> None:
-    """On edge boards: one input is refilled, nobody waits, or waits twice, or for anything."""
+    """On edge boards an input may be refilled; waiting may be omitted, repeated or arbitrary."""
     runner, image = vart.Runner.create_runner(part, "run"), np.empty((1, 28, 28, 1), np.int8)
     outs = [np.empty((1, 10), np.int8) for _ in images]
     for number, out in enumerate(outs):
@@ -134,7 +134,7 @@ def test_float_buffers_are_converted_by_the_fix_points(
 
 @pytest.fixture(scope="module")
 def through() -> Callable[[np.ndarray], np.ndarray]:
-    """Values into a network that gives its int8 input back, whose fix point is 3."""
+    """Run values through a network that returns its int8 input, with fix point 3."""
     model = CompiledModel("same")
     model.output(model.reshape("y", model.input("x", [1, 1, 1, 64], 3), [1, 64]))
     graph = model.finish()
@@ -165,7 +165,7 @@ def test_float_inputs_are_truncated_toward_zero(
 
 
 def test_float_inputs_beyond_int8_wrap(through: Callable[[np.ndarray], np.ndarray]) -> None:
-    """As aarch64 does it: a saturated int32's low byte, 0 for what is not a number."""
+    """As on aarch64: the low byte of a saturated int32; 0 for NaN."""
     pairs = {16.0: -128, 16.25: -126, 31.875: -1, -16.125: 127, 1e30: -1, -1e30: 0,
              float("inf"): -1, float("-inf"): 0, float("nan"): 0}  # fmt: skip
     assert through(np.array(list(pairs), np.float32)).tolist() == list(pairs.values())

@@ -1,6 +1,6 @@
-"""A stand-in for the board's `vart`: its network finds the class a uniform image stands for.
+"""A stand-in for the board's `vart`, whose network determines the class of a uniform image.
 
-A pixel of 20 * k + 10 means class k. Jobs take a random time, so that results of several
+A pixel of 20 * k + 10 means class k. Jobs take a random time, so results of several
 runners come out of order. A black corner pixel makes the job fail.
 """
 

@@ -1,8 +1,8 @@
-"""A stand-in for the board's `xir`: one fixed compiled model, whatever file it is given.
+"""A stand-in for the board's `xir`: a fixed compiled model for any file.
 
     data-fix (1, 8, 8, 3) -> [DPU: upload -> conv2d-fix -> download] -> fix2float (1, 10)
 
-The file's name chooses a form: "uncompiled" has no subgraphs, "cpu" has an operator for the
+The file's name selects a form: "uncompiled" has no subgraphs, "cpu" has an operator for the
 CPU at its end, "float" takes float and begins with float2fix, "bad" does not load,
 "for-emulator" was compiled for the emulator.
 """

@@ -1,11 +1,11 @@
-"""A camera for tests: `v4l2.c`, preloaded into a process, in place of a UVC camera's driver.
+"""A camera for tests: `v4l2.c`, preloaded into a process, replaces a UVC camera's driver.
 
     with FakeCamera(tmp_path) as camera:
         subprocess.Popen([...], env=camera.environment())   # finds /dev/video0
         camera.unplug()
 
-It is the driver's user-space interface only, written from the kernel's documentation of V4L2, and
-no camera: nothing that runs on it ran on hardware. What it leaves out stands in `v4l2.c`.
+It is only the driver's user-space interface, written from the kernel's documentation of V4L2, and
+not a camera: nothing that runs with it ran on hardware. `v4l2.c` lists what it leaves out.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ PICTURES = 20
 """JPEGs of each size that are sent in turn where a test gives none of its own."""
 
 _SOURCE = Path(__file__).with_name("v4l2.c")
-_GREY_STEP = 10  # between pictures: more than what JPEG changes in a plain one
+_GREY_STEP = 10  # between pictures: more than the JPEG errors of a plain one
 
 
 class Stream(NamedTuple):
-    """What a stream was started with."""
+    """The settings with which a stream was started."""
 
     format: str
     width: int
@@ -44,12 +44,12 @@ class Stream(NamedTuple):
 
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="fake-camera-")  # goes when the process ends
+    return tempfile.TemporaryDirectory(prefix="fake-camera-")  # removed when the process ends
 
 
 @cache
 def library() -> Path:
-    """The library to preload, compiled once; skips the test where there is no C compiler."""
+    """Return the library to preload, compiled once; skip the test without a C compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("the stand-in camera needs a C compiler (cc)")
@@ -64,7 +64,7 @@ def library() -> Path:
 
 @cache
 def _plain_pictures() -> Path:
-    """A folder of grey JPEGs for each size, of which each tells its number by its grey."""
+    """A folder of grey JPEGs for each size, whose grey values encode their numbers."""
     folder = Path(_folder().name) / "frames"
     for width, height in SIZES:
         own = folder / f"{width}x{height}"
@@ -76,23 +76,23 @@ def _plain_pictures() -> Path:
 
 
 def jpeg_number(image: np.ndarray) -> int:
-    """Which of the default JPEGs an image is: the frame's number modulo `PICTURES`."""
+    """Return the number of the default JPEG that an image shows: the frame's modulo `PICTURES`."""
     return round((float(image.mean()) - 20) / _GREY_STEP)
 
 
 def yuyv_number(image: np.ndarray) -> int:
-    """The number, modulo 220, of a frame that came as YUYV: luma is 16 + number."""
+    """Return the number, modulo 220, of a YUYV frame: luma is 16 + number."""
     return round(float(image.mean()) * 219 / 255)
 
 
 class FakeCamera:
-    """A camera in a folder; a context, so that it is gone behind the test.
+    """A camera in a folder; a context manager that removes it after the test.
 
     Parameters
     ----------
     folder : an empty or new folder for the camera's state
     number : N of its path /dev/videoN
-    pictures : JPEG files to send in turn, at any size that is asked for; default plain greys
+    pictures : JPEG files to send in turn, at any requested size; default: plain greys
     """
 
     def __init__(self, folder: Path, number: int = 0, pictures: Iterable[Path] = ()) -> None:
@@ -115,32 +115,32 @@ class FakeCamera:
         self.unplug()
 
     def environment(self, *others: FakeCamera) -> dict[str, str]:
-        """The environment for a process that shall see this camera, and `others` beside it."""
+        """Return the environment for a process that sees this camera, and `others`."""
         cameras = ";".join(f"{camera._number}={camera.folder}" for camera in (self, *others))
         return {**os.environ, "LD_PRELOAD": str(library()), "FAKE_V4L2": cameras}
 
     def unplug(self) -> None:
-        """Take the camera away, also from processes that have it open."""
+        """Remove the camera, also from processes that have it open."""
         (self.folder / "unplugged").touch()
 
     def plug(self) -> None:
-        """Bring it back; who had it open must open it again."""
+        """Plug the camera in again; processes must reopen it."""
         (self.folder / "unplugged").unlink(missing_ok=True)
 
     def corrupt(self, on: bool) -> None:
-        """Cut JPEGs off in the middle from now on, or send them whole again."""
+        """Truncate JPEGs from now on, or send them complete again."""
         mark = self.folder / "corrupt"
         mark.touch() if on else mark.unlink(missing_ok=True)
 
     @property
     def log(self) -> list[str]:
-        """What the driver was asked for, in order, such as "fps asked 30/1 given 30"."""
+        """Return the requests to the driver, in order, such as "fps asked 30/1 given 30"."""
         path = self.folder / "log"
         return path.read_text().splitlines() if path.exists() else []
 
     @property
     def streams(self) -> list[Stream]:
-        """The streams that were started, in order."""
+        """Return the streams that were started, in order."""
         found = [line.split() for line in self.log if line.startswith("stream ")]
         return [
             Stream(form, *map(int, size.split("x")), int(fps))  # type: ignore[call-arg]

@@ -1,7 +1,7 @@
 """Fuzz every target in turn with new seeds: `python -m tests.fuzz SECONDS [TARGET ...]`.
 
-Prints what each target did, as JSON, with the faults by kind and the case that showed each; status
-1 where there is one.
+Prints the results of each target as JSON, with the faults by kind and a case of each; status
+1 if there is a fault.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROUND = 200
 
 
 def main(seconds: float, only: list[str]) -> int:
-    """Fuzz until the time is over; returns the exit status."""
+    """Fuzz until the time is over; return the exit status."""
     for path in sorted(Path(__file__).parent.glob("test_*.py")):
         importlib.import_module(f"tests.fuzz.{path.stem}")
     end, number = time.monotonic() + seconds, int(time.time())
@@ -61,7 +61,7 @@ def _round(name: str, number: int, shown: dict[str, str]) -> None:
 
 
 def _place(error: BaseException) -> str:
-    """The deepest line of this project's own that an error came through."""
+    """Return the deepest line of this project in an error's traceback."""
     frames = [
         f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename
     ]

@@ -1,4 +1,4 @@
-"""Edits of a file's bytes, as Hypothesis draws them: flips, cuts, repeats, other pieces."""
+"""Edits of a file's bytes, drawn by Hypothesis: flips, cuts, repeats, insertions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EDITS: st.SearchStrategy[Any] = st.lists(_EDIT, min_size=1, max_size=6)
 
 
 def edited(data: bytes, edits: Any) -> bytes:
-    """`data` with the edits made one after the other."""
+    """Return `data` after applying the edits in order."""
     result = bytearray(data)
     for kind, place, piece in edits:
         at = int(place * len(result))

@@ -1,7 +1,7 @@
-"""What every fuzz target shares: its bounds, its number of examples, and how a command is judged.
+"""Common code of fuzz targets: bounds, number of examples, and checks of commands.
 
 A target is a Hypothesis test in one of the modules beside this one. Under pytest each runs a few
-dozen examples, always the same ones; `make fuzz SECONDS=900` runs them with new seeds until the
+dozen examples, always the same; `make fuzz SECONDS=900` runs them with new seeds until the
 time is over (tests/fuzz/__main__.py).
 """
 
@@ -37,7 +37,7 @@ allow more (see their constants), for models whose tensors are large."""
 
 @dataclass
 class Figures:
-    """What a target did: examples run, most memory (MiB) and time (s) of one example."""
+    """Results of a target: examples run, largest memory (MiB) and time (s) of one example."""
 
     examples: int = 0
     mebibytes: float = 0.0
@@ -54,11 +54,11 @@ QUIET = list(HealthCheck)
 
 
 class HangError(BaseException):
-    """An example does not end. No Exception: nobody may take it for a file's fault."""
+    """An example does not end. Not an Exception, which readers might handle as a file's fault."""
 
 
 def fuzz(cases: SearchStrategy[Any], examples: int = 25) -> Callable[[Any], Any]:
-    """Make a function of one case a target; `examples` are run under pytest."""
+    """Turn a function of one case into a target; `examples` are run under pytest."""
 
     def make(function: Callable[[Any], None]) -> Callable[[], None]:
         name = function.__name__.removeprefix("test_")
@@ -83,7 +83,7 @@ def fuzz(cases: SearchStrategy[Any], examples: int = 25) -> Callable[[Any], Any]
 
 @contextlib.contextmanager
 def bounds(figures: Figures) -> Iterator[None]:
-    """Hold one example to its time and memory."""
+    """Verify that an example stays within its time and memory."""
 
     def hang(_number: int, _frame: object) -> None:
         raise HangError(f"no end after {SECONDS} s")
@@ -104,7 +104,7 @@ def bounds(figures: Figures) -> Iterator[None]:
 
 
 def _reset_peak() -> int:
-    """Let the kernel count the peak anew (proc(5), clear_refs); returns what is in use, KiB."""
+    """Reset the kernel's peak (proc(5), clear_refs); return the memory in use, KiB."""
     Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")
 
@@ -117,9 +117,9 @@ def _status(name: str) -> int:
 
 
 def told(main: Callable[[list[str]], int], *arguments: object) -> tuple[int, str]:
-    """Run a command line; it must end with 0, 1 or 2 and complain in one short line.
+    """Run a command line; it must end with 0, 1 or 2 and report errors in one short line.
 
-    A line about a file whose ops are not in order may come before.
+    A line about a file whose ops are not in order may precede it.
     """
     status, out, text = told_all(main, *arguments)
     text = "".join(x for x in text.splitlines(True) if not x.endswith(f"{UNSORTED}\n"))
@@ -131,7 +131,7 @@ def told(main: Callable[[list[str]], int], *arguments: object) -> tuple[int, str
 
 
 def told_all(main: Callable[[list[str]], int], *arguments: object) -> tuple[int, str, str]:
-    """The same for those that tell of several things; returns status, output and error output."""
+    """The same for commands that report several things; return status, output and errors."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main([str(argument) for argument in arguments])
@@ -155,6 +155,6 @@ def scratch() -> Path:
 
 
 def one_line(error: BaseException, most: int = 8000) -> None:
-    """Hold an error's text to what a user is told: one line, not too long."""
+    """Verify that an error's text is one line and not too long."""
     text = str(error)
     assert text and "\n" not in text and len(text) < most, repr(text[: 2 * most])

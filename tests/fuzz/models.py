@@ -81,7 +81,7 @@ KINDS = sorted({kind for kinds in computed_types() for kind in kinds})
 
 
 def bases() -> list[str]:
-    """Names of the models that `base` makes; AMD's where they lie beside the repository."""
+    """Names of the models that `base` returns, with AMD's if they are beside the repository."""
     amd = sorted(path.name for path in SHARED.glob("*.xmodel")) if SHARED.is_dir() else []
     small = [name for name in amd if (SHARED / name).stat().st_size < 1 << 20]
     return [*_NETWORKS, *KINDS, *small]
@@ -98,7 +98,7 @@ def base(name: str) -> bytes:
 
 
 def one_op(kind: str) -> Graph:
-    """A graph of one op of this type with what it reads."""
+    """A graph of one op of this type with its inputs."""
     graph, plain = Graph(kind), kind.removesuffix("-fix")
     fixed = is_int8(kind) or kind == "fix2float"
     values = "XINT8" if fixed else "FLOAT32"

@@ -1,4 +1,4 @@
-"""Damaged DPU code: decoding, running, following and timing it, and damaged assembly."""
+"""Damaged DPU code: decoding, execution, tracing and timing, and damaged assembly."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SMALL = ("corpus/mnist_prelu_zcu104_vai14.xmodel", "mnist_prelu_zcu104_vai25.xm
 
 @functools.cache
 def _bases(isa: int) -> tuple[bytes, ...]:
-    """Code to damage: one of each instruction, and the layers of a real file."""
+    """Code to damage: each instruction once, and the layers of a real file."""
     every = [Instruction(form) for form in ISAS[isa].formats if form.name != "END"]
     for instruction in every:
         instruction.__dict__.update(dpdon=int(instruction.engine), dpdby=int(instruction.engine))
@@ -61,7 +61,7 @@ _CASES = st.tuples(st.sampled_from([0, 1]), st.integers(0, 3), st.lists(_FIELD, 
 
 
 def _damaged(case: Any) -> tuple[list[Instruction], Shape]:
-    """Code with fields that have other values of theirs: what decodes again."""
+    """Code with changed valid values of fields, which still decodes."""
     isa, number, edits = case
     bases = _bases(isa)
     code = decode(bases[number % len(bases)], ISAS[isa])
@@ -83,7 +83,7 @@ def _machine(shape: Shape) -> Machine:
 
 @fuzz(st.tuples(_CASES, st.none() | st.integers(0, 9)), 50)
 def test_code_fields(case: Any) -> None:
-    """Fields of real code changed: it runs in some order, is timed and followed, or is refused."""
+    """Real code with changed fields runs in some order, is timed and traced, or is refused."""
     edits, seed = case
     code, shape = _damaged(edits)
     nodes = [Node("x", place=(2, 0, _SIZE)), Node("y", frozenset([0]))]
@@ -101,7 +101,7 @@ def test_code_fields(case: Any) -> None:
 
 @fuzz(st.tuples(st.sampled_from([0, 1]), st.integers(0, 3), EDITS), 80)
 def test_code_bytes(case: Any) -> None:
-    """Bytes of code changed: it decodes to what encodes to the same, or is refused."""
+    """Code with changed bytes decodes and encodes to the same, or is refused."""
     isa, number, edits = case
     bases = _bases(isa)
     data = edited(bases[number % len(bases)], edits)
@@ -119,7 +119,7 @@ def test_code_bytes(case: Any) -> None:
 
 @fuzz(st.tuples(st.sampled_from([0, 1]), EDITS), 60)
 def test_assembly(case: Any) -> None:
-    """Text of assembly changed."""
+    """Assembly with changed text."""
     isa, edits = case
     text = "\n".join(disassemble(decode(_bases(isa)[0], ISAS[isa]), ["a layer"])).encode()
     path = scratch() / "damaged.s"

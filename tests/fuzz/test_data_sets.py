@@ -24,7 +24,7 @@ _BLOCK = tarfile.BLOCKSIZE
 
 
 def _shard() -> bytes:
-    """Three samples, one of them with a long name and so with headers of its own."""
+    """Three samples, one of them with a long name, which needs extra headers."""
     picture = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
@@ -41,7 +41,7 @@ _HEADERS = [at for at in range(0, len(_SHARD), _BLOCK) if _SHARD[at + 257 : at +
 
 
 def _with_sum(data: bytearray, at: int) -> None:
-    """Make a header's checksum that of what is there, so that tarfile believes it."""
+    """Correct a header's checksum, so that tarfile accepts it."""
     block = data[at : at + 148] + b" " * 8 + data[at + 156 : at + _BLOCK]
     data[at + 148 : at + 156] = b"%06o\0 " % sum(block)
 
@@ -61,7 +61,7 @@ def _load(data: bytes) -> None:
 
 @fuzz(EDITS, 60)
 def test_shards(edits: Any) -> None:
-    """Bytes anywhere in a shard."""
+    """Changed bytes anywhere in a shard."""
     _load(edited(_SHARD, edits))
 
 
@@ -79,7 +79,7 @@ _FIELDS = st.lists(
 
 @fuzz(_FIELDS, 80)
 def test_shard_headers(case: Any) -> None:
-    """Fields of its headers that are well summed and untrue."""
+    """False fields of its headers with a correct checksum."""
     data = bytearray(_SHARD)
     for at, field, value in case:
         data[at + field : at + field + len(value)] = value
@@ -98,7 +98,7 @@ _RESULTS = {
 
 @fuzz(EDITS, 40)
 def test_training_results(edits: Any) -> None:
-    """What a run ended with."""
+    """Damaged results.json of a run."""
     (scratch() / RESULTS).write_bytes(edited(json.dumps(_RESULTS).encode(), edits))
     try:
         read_run_results(scratch())

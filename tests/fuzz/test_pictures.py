@@ -1,4 +1,4 @@
-"""Damaged pictures, videos and streams of JPEGs: what the application and training read."""
+"""Damaged pictures, videos and streams of JPEGs, which the application and training read."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def picture(suffix: str) -> bytes:
 
 @fuzz(st.tuples(st.sampled_from(_MADE), EDITS), 150)
 def test_decode(case: Any) -> None:
-    """The bytes of a picture."""
+    """Changed bytes of a picture."""
     suffix, edits = case
     try:
         image = decode_image(edited(picture(suffix), edits))
@@ -53,10 +53,10 @@ _SIZES = st.sampled_from([0, 1, 255, 8191, 8192, 8193, 30_000, 65_535, 2**24, 2*
 
 @fuzz(st.tuples(st.sampled_from([".png", ".bmp", ".jpg"]), _SIZES, _SIZES), 60)
 def test_untrue_sizes(case: Any) -> None:
-    """A header that promises other sizes than there are pixels for."""
+    """A header with sizes that do not match the pixels."""
     suffix, width, height = case
     data = bytearray(picture(suffix))
-    if suffix == ".png":  # IHDR, with its CRC made right
+    if suffix == ".png":  # IHDR, with a correct CRC
         data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
         import zlib
 
@@ -74,7 +74,7 @@ def test_untrue_sizes(case: Any) -> None:
 
 @fuzz(st.tuples(st.lists(EDITS, min_size=1, max_size=4), st.integers(1, 5000)), 80)
 def test_stream(case: Any) -> None:
-    """JPEGs one after the other, damaged, in chunks of any size: bounded, and the rest is found."""
+    """Sequences of damaged JPEGs, in chunks of any size: bounded, and later ones are found."""
     every, chunk = case
     whole = picture(".jpg")
     data = b"".join(whole + edited(whole, edits) for edits in every) + whole
@@ -99,7 +99,7 @@ def test_stream(case: Any) -> None:
     60,
 )
 def test_source(case: Any) -> None:
-    """A file that the application is pointed at, under a suffix that need not be its own."""
+    """A file given to the application, under any suffix."""
     made, edits, suffix = case
     path = scratch() / f"seen{suffix}"
     path.write_bytes(edited(_content(made), edits))

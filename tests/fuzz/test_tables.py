@@ -101,7 +101,7 @@ bits = [[8, 8]]
 
 
 def damaged(text: str, lines: Any) -> str:
-    """Lines' values replaced, lines dropped and doubled, tables put in between."""
+    """Replaced values, dropped and doubled lines, inserted tables."""
     rows = text.splitlines()
     for kind, place, value in lines:
         at = int(place * len(rows))
@@ -169,7 +169,7 @@ def test_profile(case: Any) -> None:
 
 @fuzz(st.tuples(EDITS, st.sampled_from(["outputs.json", "1.bin"])), 60)
 def test_expected_outputs(case: Any) -> None:
-    """What the board compares its outputs with."""
+    """The outputs that the board compares with."""
     edits, name = case
     folder = scratch() / "expected"
     shutil.rmtree(folder, ignore_errors=True)
@@ -188,7 +188,7 @@ def test_expected_outputs(case: Any) -> None:
 
 @fuzz(_CASES, 60)
 def test_training(case: Any) -> None:
-    """A run's file, and what `explore` reads of it."""
+    """A run's file, also as read by `explore`."""
     path = scratch() / "run.toml"
     path.write_bytes(_toml(_TRAINING, case))
     try:
@@ -212,7 +212,7 @@ def test_explore(case: Any) -> None:
 
 @fuzz(_CASES, 40)
 def test_study(case: Any) -> None:
-    """A study's file: its cells are made, none is run."""
+    """A study's file: its cells are listed, not run."""
     path = scratch() / "study.toml"
     path.write_bytes(_toml(_STUDY, case))
     try:
@@ -223,7 +223,7 @@ def test_study(case: Any) -> None:
 
 @fuzz(EDITS, 60)
 def test_journal(edits: Any) -> None:
-    """A journal that workers on several machines share: read, and its trials sorted."""
+    """A journal shared by workers on several machines: read, and its trials sorted."""
     pytest.importorskip("optuna", reason="needs Optuna, which is not installed")
     cells, journal = _shared_study()
     path = scratch() / "journal"
@@ -239,7 +239,7 @@ def test_journal(edits: Any) -> None:
 
 @functools.cache
 def _shared_study() -> tuple[study.Study, bytes]:
-    """Return a study, and a journal with a cell done, one given back and one that waits."""
+    """Return a study, and a journal with a cell done, one released and one waiting."""
     from optuna.trial import TrialState
 
     table = {**read_toml(ROOT / "host/train/study.toml"), "methods": ["ptq"], "bits": [[8, 8]]}
@@ -258,7 +258,7 @@ def _shared_study() -> tuple[study.Study, bytes]:
 @pytest.mark.slow
 @fuzz(st.tuples(EDITS, st.booleans()), 60)
 def test_npy(case: Any) -> None:
-    """An array for `run`: its header may promise anything."""
+    """An array for `run`, with any header."""
     edits, as_float = case
     file = io.BytesIO()
     np.save(file, np.ones([2, 28, 28, 1], np.float32 if as_float else np.int8))
@@ -294,7 +294,7 @@ def test_npy(case: Any) -> None:
     40,
 )
 def test_npy_header(case: Any) -> None:
-    """The same with a header that is well written and untrue."""
+    """The same with a well-formed but false header."""
     key, value = case
     header = {"descr": "'|i1'", "fortran_order": "False", "shape": "(1, 28, 28, 1)", key: value}
     text = "{" + ", ".join(f"'{k}': {v}" for k, v in header.items()) + "}"
@@ -306,7 +306,7 @@ def test_npy_header(case: Any) -> None:
 
 @fuzz(EDITS, 40)
 def test_checkpoint(edits: Any) -> None:
-    """A checkpoint of a run, as export reads it."""
+    """A checkpoint of a run, read by export."""
     data = (ROOT / "models/fashion-densenet/student.safetensors").read_bytes()
     (scratch() / "student.safetensors").write_bytes(edited(data, edits))
     path = scratch() / "student.safetensors"
@@ -330,7 +330,7 @@ _RUN = {
 @pytest.mark.slow
 @fuzz(EDITS, 8)
 def test_run_json(edits: Any) -> None:
-    """A measured run, as the report reads it."""
+    """A measured run, read by the report."""
     folder = scratch() / "measured"
     folder.mkdir(exist_ok=True)
     (folder / "run.json").write_bytes(edited(json.dumps(_RUN).encode(), edits))
@@ -338,7 +338,7 @@ def test_run_json(edits: Any) -> None:
 
 
 def test_a_run_that_is_nested_deeply() -> None:
-    """JSON's reader has no bound but Python's: it was a traceback."""
+    """JSON's reader has only Python's recursion limit, which used to give a traceback."""
     folder = scratch() / "deep"
     folder.mkdir(exist_ok=True)
     (folder / "run.json").write_text("[" * 100_000)
@@ -358,7 +358,7 @@ def test_a_run_of_numbers_that_no_float_holds() -> None:
 
 
 def test_the_long_run_tells_its_figures(capfd: pytest.CaptureFixture[str]) -> None:
-    """With a fault among them: a run of a quarter of an hour once ended without any."""
+    """Including a fault: a run of a quarter of an hour used to end without results."""
     from tests.fuzz import __main__ as program
     from tests.fuzz.harness import FIGURES
 

@@ -44,7 +44,7 @@ _SMALL = 1 << 20
 
 @fuzz(st.tuples(st.sampled_from(models.bases()), EDITS, st.sampled_from(_TOOLS)), 60)
 def test_xmodel_bytes(case: Any) -> None:
-    """Bytes of real files changed."""
+    """Real files with changed bytes."""
     name, edits, tool = case
     _use(edited(models.base(name), edits), name, tool)
 
@@ -52,7 +52,7 @@ def test_xmodel_bytes(case: Any) -> None:
 @pytest.mark.slow
 @fuzz(st.tuples(xmodel_edits.CASES, st.sampled_from(_TOOLS)), 150)
 def test_xmodel_structure(case: Any) -> None:
-    """Fields changed in files that parse."""
+    """Files that parse with changed fields."""
     model, tool = case
     _use(xmodel_edits.build(model), model[0], tool)
 

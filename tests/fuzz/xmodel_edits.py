@@ -1,8 +1,8 @@
-"""Edits of an .xmodel's structure: what bytes cannot reach, since a checksumless file parses again.
+"""Edits of an .xmodel's structure, which changes of bytes hardly reach.
 
-A case is a base model and a list of edits; an edit says what is changed, where (shares of the
-lists' lengths) and into what. `build` makes the file's bytes of it. Half of the cases have their
-shapes inferred anew after the edits, so that a file which agrees with itself reaches the engines.
+A case is a base model and a list of edits; an edit has the kind of change, its place (shares of the
+lists' lengths) and the new value. `build` returns the file's bytes. Half of the cases have their
+shapes inferred again after the edits, so that consistent files reach the engines.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def build(case: Any) -> bytes:
     graph.ParseFromString(models.base(name))
     for edit in edits:
         if graph.op_node:
-            # What a field cannot hold (a number too large, an op that lacks) is left as it was.
+            # Fields that cannot have the value (a number too large, a missing op) are unchanged.
             with contextlib.suppress(ValueError, TypeError, IndexError):
                 _apply(graph, edit)
     return _inferred(graph) if inferred else bytes(graph.SerializeToString())
@@ -152,7 +152,7 @@ def _apply(graph: Any, edit: Any) -> None:
 
 
 def _own_attribute(op: Any, kind: str, what: float, value: Any) -> None:
-    """Change an attribute that is there, one number of its list, or drop it."""
+    """Change an existing attribute or a number of its list, or drop it."""
     every = [(op.op_attr, k) for k in sorted(op.op_attr)]
     every += [(op.output_tensor.tensor_attr, k) for k in sorted(op.output_tensor.tensor_attr)]
     attrs, key = _at(every, what)
@@ -191,7 +191,7 @@ def _reading(graph: Any, op: Any, kind: str, what: float, value: Any) -> None:
 
 
 def _chain(graph: Any, op: Any, length: int, kind: str) -> None:
-    """Put many ops of one type behind `op`, each reading the one before."""
+    """Add a chain of many ops of one type after `op`."""
     for number in range(length):
         new = graph.op_node.add(op_name=f"chain{number}", op_type=kind)
         new.output_tensor.CopyFrom(op.output_tensor)

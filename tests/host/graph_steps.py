@@ -1,4 +1,4 @@
-"""A network's graph after each pass that changed it, compared with the network."""
+"""Comparison of a network with its graph after each pass that changed it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def normalise_by_steps(
 ) -> tuple[Graph, Counter[str]]:
     """Return the normalised graph and how often each pass changed it.
 
-    After each change the graph computes what the network does, and at the end the network is what
-    it was, down to the identity of its tensors.
+    Verifies that the graph equals the network after each change, and that the network is unchanged
+    at the end, down to the identity of its tensors.
     """
     network.eval()
     before = _state(network)
@@ -85,7 +85,7 @@ def _same(before: list[Any], after: list[Any]) -> bool:
 
 
 def kinds(graph: Graph) -> list[str]:
-    """Return what the nodes compute, in order: classes of modules and names of functions."""
+    """Return the nodes' modules (by class) and functions (by name), in order."""
     found = []
     for node in graph.nodes:
         module = graph.module_of(node)

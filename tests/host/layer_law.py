@@ -32,7 +32,7 @@ def make_images(shapes: Shapes, count: int = 12, seed: int = 0) -> tuple[Tensor,
 
 
 def seasoned(network: nn.Module, images: Sequence[Tensor]) -> nn.Module:
-    """In evaluation mode, with statistics and factors of norms that do something."""
+    """Return the network in evaluation mode, with nontrivial statistics and factors of norms."""
     generator = torch.Generator().manual_seed(1)
     for module in network.modules():
         if isinstance(getattr(module, "running_mean", None), Tensor):
@@ -46,7 +46,7 @@ def seasoned(network: nn.Module, images: Sequence[Tensor]) -> nn.Module:
 
 
 def outputs_of(found: Any) -> list[Tensor]:
-    """The outputs of a network or a student, nested or not; each once, as a file has them."""
+    """Return the outputs of a network or a student, flattened and each once, as in a file."""
     given = list(_leaves(found))
     return [y for n, y in enumerate(given) if not any(y is other for other in given[:n])]
 
@@ -60,7 +60,7 @@ def _leaves(found: Any) -> Iterator[Tensor]:
 
 
 def run_graph(graph: Graph, engine: str, images: Sequence[Tensor]) -> list[Array]:
-    """A graph's outputs, maps as (N, H, W, C)."""
+    """Return a graph's outputs, with maps as (N, H, W, C)."""
     maps = [image if image.dim() == 4 else image.unsqueeze(2) for image in images]
     inputs = [image.permute(0, 2, 3, 1).contiguous().numpy() for image in maps]
     model = load_engine(graph, engine)
@@ -69,7 +69,7 @@ def run_graph(graph: Graph, engine: str, images: Sequence[Tensor]) -> list[Array
 
 
 def as_filed(student: Student, images: Sequence[Tensor]) -> list[Array]:
-    """A student's outputs, each once, in the order of axes that a file has."""
+    """Return a student's outputs, each once, with the order of axes of a file."""
     with torch.no_grad():
         found = student(*images)
     given = [found] if isinstance(found, Tensor) else found
@@ -88,13 +88,13 @@ def check_law(
     board: bool = True,
     seed: int = 0,
 ) -> Student:
-    """Verify that every way computes the same, after a step of training; return the student.
+    """Verify that all forms give the same outputs after a training step; return the student.
 
     Parameters
     ----------
     cpu : whether ops may stay on the CPU
-    float_error : the most by which the student without rounding may differ from the network; None
-        where it does by design
+    float_error : largest difference of the student without rounding from the network; None
+        if it differs by design
     board : whether a board's instructions are compared too, for a few images
     """
     images = make_images(shapes, seed=seed)

@@ -1,4 +1,4 @@
-"""Networks in the shapes that people bring, all the way to a board's instructions."""
+"""Typical networks of users, from PyTorch to a board's instructions."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Branching(nn.Module):
 
 
 class Written(nn.Module):
-    """Assignment into a part of a tensor: only torch.export follows it."""
+    """Assignment to a part of a tensor, which only torch.export traces."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Augmentation by its papers: random resized crop, MixUp, CutMix; and what torchvision does."""
+"""Augmentation by its papers: random resized crop, MixUp, CutMix; and torchvision's."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def test_a_random_part_is_inside(
 
 @pytest.mark.parametrize("aspect", [1.0, 2.0])
 def test_a_random_part_has_the_distribution_of_the_paper(aspect: float) -> None:
-    """Areas even from 8 % to all, aspect ratios from 3/4 to 4/3 and even on a logarithmic scale;
-    what does not fit into the picture is drawn again, which makes large parts rarer."""
+    """Areas are uniform from 8 % to all, aspect ratios log-uniform from 3/4 to 4/3;
+    crops that exceed the picture are drawn again, which makes large ones rarer."""
     parts = np.array([random_window(seed, 0.08, aspect, 1000, 1600) for seed in range(4000)])
     areas = parts[:, 2] * parts[:, 3] / 1.6e6
     ratios = parts[:, 3] / parts[:, 2] / aspect
@@ -105,7 +105,7 @@ def test_the_part_is_of_the_whole_picture_and_resized_as_the_application_does(
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_part_of_an_image_in_memory(channels: int) -> None:
-    """One grey value or colour everywhere stays what it is, in place and order of channels."""
+    """A uniform grey value or colour is unchanged, and so is the order of channels."""
     colour = torch.tensor([200, 100, 30][:channels], dtype=torch.uint8)
     images = colour.view(1, channels, 1, 1).repeat(3, 1, 9, 12)
     images[:, :, :, 6:] //= 2
@@ -165,7 +165,7 @@ def test_cutmix_pastes_a_box_and_mixes_the_labels_by_its_area(height: int, width
         assert float(soft[0, labels[0]]) == pytest.approx(share, abs=1e-6)
         assert torch.allclose(soft.sum(1), torch.ones(4))
         areas.append(share)
-    # Even with alpha = 1, but for what the borders clip: 4/9 of the side's square on average.
+    # Uniform with alpha = 1, except for clipping at borders: 4/9 of the squared side on average.
     assert 0 <= min(areas) < 0.05 and max(areas) > 0.5 and 0.25 < np.mean(areas) < 0.45
 
 
@@ -193,7 +193,7 @@ def test_losses_take_soft_labels() -> None:
 
 
 class _Process:
-    """What a Feed asks of an Accelerator."""
+    """The part of an Accelerator that a Feed uses."""
 
     device = "cpu"
 
@@ -203,7 +203,7 @@ class _Process:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_processes_together_have_the_batches_of_one(repo_root: Path, streamed: bool) -> None:
-    """With everything that is random in them, and images mixed across the slices."""
+    """With all random augmentations, and images mixed across the slices."""
     config = make_config({
         "method": "float", "student": {"network": "densenet-tiny"},
         "data": {"kind": "folder", "path": str(repo_root / "app/demo/images"), "size": 12,
@@ -227,7 +227,7 @@ def test_processes_together_have_the_batches_of_one(repo_root: Path, streamed: b
 
 @pytest.fixture
 def transforms() -> None:
-    """Skips where torchvision is not installed, or does not fit."""
+    """Skip if torchvision is not installed, or is incompatible."""
     try:
         torchvision_import.import_torchvision()
     except ImportError as error:
@@ -324,7 +324,7 @@ def test_without_torchvision_one_line_has_the_command(
 
 
 def test_a_folder_is_read_as_it_was_without_new_settings(repo_root: Path) -> None:
-    """What older runs drew is drawn still, in their order."""
+    """Random numbers of older runs are unchanged."""
     augmentation = Augmentation(flip=True, shift=2, cutout=3)
     generator = _generator(4)
     drawn = augmentation.draw(5, _generator(4))

@@ -1,4 +1,4 @@
-"""The comparison on real frameworks: what platforms compute and are timed for, what breaks."""
+"""The comparison with real frameworks: platforms' outputs, timing, and failures."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ from tutelage.host.quantise.to_xmodel import to_quantised
 from tutelage.host.train.config import make_config
 from tutelage.host.train.loop import train
 
-psutil: Any = import_module("psutil")  # it comes without types
+psutil: Any = import_module("psutil")  # it has no types
 
 QUICK = ("onnxruntime-float32", "openvino-int8")
 SHORT = {"limit": 60, "seconds": 0.1, "warm_up": 0.0}
@@ -72,7 +72,7 @@ def demo(repo_root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def files(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the platforms' processes read, of the demo and 60 images."""
+    """The files that the platforms' processes read, for the demo and 60 images."""
     folder = tmp_path_factory.mktemp("files")
     subject = load_subject(demo)
     subject.write(folder, load_images(subject, "", 60))
@@ -90,7 +90,7 @@ def make():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
-    """The directory of a quantised run of few layers: compiling takes long."""
+    """The directory of a quantised run of few layers, since compiling takes long."""
     from tutelage.host.train import checkpoint
 
     folder = tmp_path_factory.mktemp("run")
@@ -107,11 +107,11 @@ def run(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
     return folder / "ptq"
 
 
-# -- what platforms compute -------------------------------------------------------------------
+# -- outputs of platforms ---------------------------------------------------------------------
 
 
 def _session(path: Path) -> Callable[[Any], Any]:
-    """Node by node, as ONNX defines them: of the int8 kernels some are exact on some processors."""
+    """Node by node by ONNX's definition, since int8 kernels are exact on some processors only."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
@@ -147,7 +147,7 @@ def test_int8_weights_are_for_processors_with_vnni(
     processor.write_text(f"processor\t: 0\nmodel name\t: a processor\nflags\t\t: fpu {flags}\n\n")
     monkeypatch.setattr("tutelage.host.bench.environment._CPU_INFO", processor)
     (tmp_path / INT8_FILE).touch()
-    assert int8_file(tmp_path).name == INT8_FILE  # a model directory may have no other
+    assert int8_file(tmp_path).name == INT8_FILE  # a model directory may have only this one
     (tmp_path / INT8_WEIGHTS_FILE).touch()
     assert int8_file(tmp_path).name == name
 
@@ -329,7 +329,7 @@ def _worker(
 
 @pytest.fixture
 def counting_rapl(tmp_path: Path) -> Iterator[Path]:
-    """A made-up RAPL package that takes 10 W, as a tree of files."""
+    """A stand-in for a RAPL package with 10 W, as a tree of files."""
     zone = tmp_path / "class" / "powercap" / "intel-rapl:0"
     zone.mkdir(parents=True)
     (zone / "name").write_text("package-0\n")
@@ -360,7 +360,7 @@ def test_watts_where_there_is_a_meter(demo: Path, counting_rapl: Path) -> None:
     assert found.results().power["cpu"].idle == row.idle_watts
 
 
-# -- what breaks ------------------------------------------------------------------------------
+# -- failures ---------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

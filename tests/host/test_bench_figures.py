@@ -65,7 +65,7 @@ def test_what_is_missing_is_named() -> None:
 
 
 def test_both_claims_say_from_which_watts_they_would_hold() -> None:
-    """Where only the platform's watts are missing; with just those the gains are the claims."""
+    """Only the platform's watts are missing; with these, the gains equal the claims."""
     dpu, other = _row("dpu-1", DPU, 0.1, 100, 5), _row("cpu", CPU, 1, 50, None)
     (found,) = compare([dpu, other])
     assert REFERENCE.efficiency == 4 and REFERENCE.power == 9

@@ -1,4 +1,4 @@
-"""Networks by name in the comparison, NNCF beside our quantiser, and OpenVINO's int8 everywhere."""
+"""Networks by name in the comparison, NNCF, and OpenVINO's int8 on all processors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def demo(repo_root: Path) -> Path:
 
 
 def logits(name: str, folder: Path, **environment: str) -> np.ndarray:
-    """What a platform computes of the images in a folder, in a process of its own."""
+    """Return a platform's outputs for the images in a folder, computed in a separate process."""
     command = ["tutelage.host.bench.worker", name, str(folder), "1",
                str(min(os.sched_getaffinity(0)))]  # fmt: skip
     process = JsonProcess(command, folder / "log", environment)
@@ -60,7 +60,7 @@ def logits(name: str, folder: Path, **environment: str) -> np.ndarray:
 def test_openvino_computes_our_int8_on_every_instruction_set(
     instructions: str, demo: Path, tmp_path: Path
 ) -> None:
-    """With signed activations OpenVINO 2026.4 rounds them behind a concat to whole numbers on
+    """OpenVINO 2026.4 rounds signed activations after a concat to whole numbers on
     processors without AMX: another class for 5 to 7 % of the images, logits 40 steps away."""
     subject = load_subject(demo)
     images = load_images(subject, "", 100)
@@ -140,7 +140,7 @@ def test_the_duration_grows_with_what_is_asked(demo: Path) -> None:
 
 
 class _OfSpeed:
-    """Stands for a platform's process of so many frames per second."""
+    """Stand-in for a platform's process with a given number of frames per second."""
 
     def __init__(self, fps: float) -> None:
         self.fps = fps

@@ -1,4 +1,4 @@
-"""`make deploy BOARD=zcu104` without HOST: which host that is."""
+"""The host of `make deploy BOARD=zcu104` without HOST."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def _user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user without any configuration of SSH or of boards."""
+    """A user without a configuration of SSH or boards."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
@@ -86,7 +86,7 @@ def test_each_command_takes_the_users_host(tmp_path: Path, ssh_config: Path, cap
 
 
 def test_make_takes_it_as_well(tmp_path: Path) -> None:
-    """As far as make goes: what it runs has no HOST, and its help says so."""
+    """The command that make runs has no HOST, and its help explains this."""
     for target, command in (("deploy", "deploy"), ("measure", "measure"), ("rollback", "rollback")):
         done = subprocess.run(["make", "-n", "-o", ".venv/all.stamp", target, "BOARD=zcu104"],
                               cwd=ROOT, capture_output=True, text=True)  # fmt: skip

@@ -62,7 +62,7 @@ def _learn(model: nn.Module, images: Tensor, labels: Tensor, steps: int) -> list
 
 @pytest.fixture(scope="module")
 def learnt(shipped: tuple[Tensor, Tensor]) -> tuple[Any, list[float]]:
-    """A W4A4 densenet-tiny after 60 steps, two of which collected statistics; its losses."""
+    """A W4A4 densenet-tiny after 60 steps, two of which collect statistics, and its losses."""
     model = _peer(_network())
     losses = _learn(model, *shipped, steps=60)
     return model.eval(), losses
@@ -89,7 +89,7 @@ def test_at_8_bits_it_is_nearly_the_float_network(
             network(images)
     model = _peer(network, bits=8, collect_steps=1)
     for norm in model.norms.values():
-        norm.momentum = 0.0  # the pass below is the quantisers' only
+        norm.momentum = 0.0  # the pass below is for the quantisers only
     model.train()
     with torch.no_grad():
         model(images)
@@ -159,7 +159,7 @@ def test_all_that_meets_in_a_concat_shares_one_quantiser(shipped: tuple[Tensor, 
     assert len(calls) == 3  # the block's input and its two layers
     model(shipped[0])
     counts = {scale.counter / scale.collect_stats_steps for _, scale in model._collectors()}
-    assert counts == {1}  # groups of all sizes are done at the same time
+    assert counts == {1}  # groups of all sizes are processed together
 
 
 def test_gradients_reach_weights_and_thresholds(

@@ -1,4 +1,4 @@
-"""`tutelage check`: what is said of a network before any training."""
+"""`tutelage check`: the report about a network before any training."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_what_goes_to_the_cpu(nets: str, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_dense_layer_over_a_wide_map(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The DPU multiplies no 24x24 map by a matrix in one layer: it is reshaped, or said."""
+    """The DPU cannot compute a dense layer over a 24x24 map directly: it is reshaped or refused."""
     main(["check", f"{nets}:wide", "--input", "3x24x24", "--json"])
     found = json.loads(capsys.readouterr().out)
     assert found["accepted"] == (not found["on_cpu"])
@@ -223,11 +223,11 @@ def test_weights_and_images(
 def test_replacements_are_counted_apart(
     nets: str, capsys: pytest.CaptureFixture[str], repo_root: Path
 ) -> None:
-    """What another activation costs is not put down to the quantisation."""
+    """The loss from another activation is not attributed to quantisation."""
     given = [*_saved(nets, "smooth"), str(repo_root / "app/demo/images"), "--replace", "gelu=relu"]
     test = load("folder", repo_root / "app/demo/images", "test", 28)
     network: Any = create(f"{nets}:smooth").eval()
-    with torch.no_grad():  # so that it does not see one class in all images
+    with torch.no_grad():  # so that it does not give one class for all images
         network[4].bias -= network(test.inputs()).mean(0)
     torch.save(network.state_dict(), "w.pth")
     floating = accuracy(network, test)
@@ -250,7 +250,7 @@ def test_replacements_are_counted_apart(
 
 
 def _pictures(source: Path, folder: Path, classes: int, each: int) -> Path:
-    """Some classes of the demo's images, and so many of each."""
+    """Some classes of the demo's images, with a number of images of each."""
     for place in sorted(source.iterdir())[:classes]:
         (folder / place.name).mkdir(parents=True)
         for path in sorted(place.glob("*.png"))[:each]:
@@ -290,7 +290,7 @@ def test_very_few_pictures(
 ) -> None:  # fmt: skip
     pictures = _pictures(repo_root / "app/demo/images", tmp_path / "few", 10, each)
     found = _check(capsys, *_saved(nets), str(pictures))
-    # Of one each nine of ten calibrate; the labels are then left out.
+    # With one image per class, nine of ten calibrate, and labels are not used.
     assert found["accuracy"]["images"] == (count if each > 1 else 2)
     assert (found["accuracy"]["float_accuracy"] is None) == (each == 1)
     notes = ["one image per class is too few to use the labels"] * (each == 1)

@@ -1,4 +1,4 @@
-"""Options from dataclasses, and options of several values."""
+"""Options from dataclasses, and options with several values."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tutelage.host.cli.command import SEVERAL, command, repeated, run  # noqa: E
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Options that commands share."""
+    """Options shared by commands."""
 
     board: Annotated[str, typer.Option(help="the board")] = "zcu104"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Group):
-    """Of the command of these tests."""
+    """Options of the command of these tests."""
 
     model: Annotated[Path, typer.Argument(metavar="X.xmodel")]
     mean: Annotated[list[float], SEVERAL, typer.Option(metavar="M...")] = field(

@@ -76,7 +76,7 @@ def _network(seed: int = 0, point: int = 3) -> QuantisedModel:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A model directory before compiling, with an awkward name."""
+    """A model directory before compilation, with an awkward name."""
     folder = tmp_path / "- my, model"
     folder.mkdir()
     _network().save(folder / "quantised.xmodel")
@@ -104,7 +104,7 @@ def path_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _install(folder: Path, name: str, repo_root: Path, script: str = "vai_c_xir") -> Path:
-    """Put a stand-in into a directory, to be run by this Python."""
+    """Put a stand-in that this Python runs into a directory."""
     text = (STAND_INS / f"{script}.py").read_text()
     text = text.replace(
         "import json\n", f"import sys; sys.path.insert(0, {str(repo_root)!r})\nimport json\n", 1
@@ -117,7 +117,7 @@ def _install(folder: Path, name: str, repo_root: Path, script: str = "vai_c_xir"
 
 @pytest.fixture
 def on_path(path_dir: Path, repo_root: Path) -> Path:
-    """The stand-in of vai_c_xir, on PATH."""
+    """The stand-in for vai_c_xir, on PATH."""
     return _install(path_dir, "vai_c_xir", repo_root)
 
 
@@ -125,7 +125,7 @@ def on_path(path_dir: Path, repo_root: Path) -> Path:
 def engines(
     path_dir: Path, repo_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., None]:
-    """Installs stand-ins of container engines that hold one of AMD's images."""
+    """Installer of stand-ins for container engines with one of AMD's images."""
 
     def install(*names: str, images: str = IMAGE) -> None:
         _install(path_dir, "vai_c_xir_inside", repo_root)
@@ -445,7 +445,7 @@ def test_an_output_that_cannot_be_written(
     assert status == 1 and "/proc/none" in error and error.count("\n") == 1
 
 
-# -- what goes wrong in the compiler ----------------------------------------------------------
+# -- failures of the compiler -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -482,7 +482,7 @@ def test_failures_are_explained_and_leave_what_was_there(
 
 
 def _gone(pid: int) -> bool:
-    """Whether a process has ended; one that nobody has collected yet counts as ended."""
+    """Return whether a process has ended; a zombie counts as ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
@@ -542,7 +542,7 @@ def test_ctrl_c_ends_the_compiler(
     assert _names(model) == {"quantised.xmodel", "model.toml", "compile.log"}
 
 
-# In the form in which AMD's compiler reports when all is well; made by hand.
+# In the form of AMD's compiler's report of success; made by hand.
 _USUAL_LOG = """\
 **************************************************
 * VITIS_AI Compilation - Xilinx Inc.
@@ -576,7 +576,7 @@ def test_only_what_is_known_is_explained(end: str, status: int, words: str) -> N
 
 
 def _for_board(network: QuantisedModel) -> Graph:
-    """A compiled form as if for the ZCU104."""
+    """A compiled form that claims to be for the ZCU104."""
     graph = compile_graph(network.finish())
     for part in dpu_parts(graph):
         part.set_attr("dpu_name", ZCU104.dpu_name)
@@ -640,7 +640,7 @@ def test_one_changed_weight_is_found() -> None:
 
 
 def test_amds_own_pair_of_files(shared_dir: Path, repo_root: Path) -> None:
-    """AMD compiled one from the other: parameters, fix points and its note of its input agree."""
+    """AMD compiled one from the other: parameters, fix points and the recorded input agree."""
     folder = shared_dir / "models"
     source = folder / "pointpillars_quantized.xmodel"
     compiled, quantised = (
@@ -660,7 +660,7 @@ def test_amds_own_pair_of_files(shared_dir: Path, repo_root: Path) -> None:
 
 @pytest.mark.parametrize("form", DENSE_FORMS)
 def test_dense_matrices_may_be_turned(form: str) -> None:
-    """AMD's compiler makes the kernel of a convolution of a dense layer's matrix, in HWC order."""
+    """AMD's compiler turns a dense layer's matrix into a convolution's kernel, in HWC order."""
     compiled, emulator = compile_graph(dense_network("conv2d")), load_target("emulator")
     facts = check_compiled(compiled, dense_network(form), emulator)
     assert "3 parameters (133 bytes) equal byte for byte" in facts
@@ -684,7 +684,7 @@ def test_a_result_for_another_dpu_is_refused(shared_dir: Path, name: str, dpu: s
 def test_a_source_that_is_not_sorted_is_reported(
     shared_dir: Path, tmp_path: Path, run: Run
 ) -> None:
-    """AMD's XIR crashes on it; what is written here is sorted."""
+    """AMD's XIR crashes on it; written files are sorted."""
     source = shared_dir / "models" / "corpus" / "reversed_ops.xmodel"
     status, out, error = run("--target", "emulator", "-o", tmp_path / "out", "--", source)
     assert status == 0, error
@@ -705,7 +705,7 @@ def test_an_input_that_no_output_needs_is_no_contradiction() -> None:
 def test_the_commands_that_are_named_work_as_they_stand(
     model: Path, run: Run, repo_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From an uncompiled model in a folder with spaces to its classes, by what messages say."""
+    """From an uncompiled model in a folder with spaces to its classes, following the messages."""
     from tutelage.app.classify import main as classify
 
     images = str(repo_root / "app" / "demo" / "images")

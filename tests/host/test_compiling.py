@@ -1,4 +1,4 @@
-"""Compiled networks: the same results, and training that goes on where nothing compiles."""
+"""Compiled networks: the same results, and training that continues if compilation fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The TOML file of a training run: what it may say, and how it is told when it says wrong."""
+"""The TOML file of a training run: valid contents, and messages about invalid ones."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from tutelage.host.train.data.formats import cifar, idx  # noqa: E402
 from tutelage.host.train.data.formats.registry import format_names  # noqa: E402
 from tutelage.host.train.data.image_io import read_bgr  # noqa: E402
 
-# Every example of a law about files overwrites the same files.
+# Every example of a property test overwrites the same files.
 FILES = settings(
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -53,7 +53,7 @@ def _labels(count: int, classes: int) -> np.ndarray:
 def _refused(
     message: str, kind: str, path: Path, split: str = "train", size: int = 0, **form: Any
 ) -> None:
-    """load() says DataError, in one line that names something below `path` and what is wrong."""
+    """Verify that load() raises DataError, in one line that names a path below `path`."""
     with pytest.raises(DataError, match=message) as caught:
         load(kind, path, split, size, **form)
     assert str(path) in str(caught.value)
@@ -164,14 +164,14 @@ def test_real_fashion_mnist() -> None:
 
 
 def _cifar_files(kind: str, count: int) -> dict[str, bytes]:
-    """The binary version's files with `count` records each; every batch has other images."""
+    """The binary version's files with `count` records each; every batch has different images."""
     version = CIFAR[kind]
     files = {
         version.names: "".join(f"class {i}\n" for i in range(version.classes)).encode() + b"\n"
     }
     for seed, name in enumerate((*version.files["train"], *version.files["test"])):
         records = np.zeros((count, version.label_bytes + 3072), np.uint8)
-        records[:, 0] = 7  # CIFAR-100's coarse label, which does not count
+        records[:, 0] = 7  # CIFAR-100's coarse label, which is ignored
         records[:, version.label_bytes - 1] = _labels(count, version.classes)
         records[:, version.label_bytes :] = _images(count, 3072, seed=seed)
         files[name] = records.tobytes()
@@ -288,14 +288,14 @@ def test_cifar_that_is_absent_or_no_archive(tmp_path: Path) -> None:
 @FILES
 @given(st.data())
 def test_damaged_archive_is_refused_or_read(tmp_path: Path, draw: st.DataObject) -> None:
-    """Whatever bytes of the tar headers change, nothing but DataError comes out."""
+    """Any change of bytes in tar headers raises only DataError."""
     path = tmp_path / "cifar.tar.gz"
     _tar(path, {"test.bin": bytes(3074)}, "cifar-100-binary")
     content = bytearray(gzip.decompress(path.read_bytes()))
     for _ in range(draw.draw(st.integers(1, 4))):
         content[draw.draw(st.integers(0, 511))] = draw.draw(st.integers(0, 255))
     fields = content[:148] + b" " * 8 + content[156:512]
-    content[148:156] = b"%06o\0 " % sum(fields)  # the checksum of what now stands there
+    content[148:156] = b"%06o\0 " % sum(fields)  # the checksum of the changed bytes
     path.write_bytes(gzip.compress(content[: draw.draw(st.integers(0, len(content)))], 1))
     try:
         assert len(load("cifar100", path, "test")) == 1
@@ -357,7 +357,7 @@ def test_folder_without_train_gives_every_fifth_image_to_test(tmp_path: Path) ->
 
 @pytest.mark.parametrize(("height", "width"), [(10, 30), (30, 10), (4, 4), (3, 400)])
 def test_folder_resizes_and_crops_the_centre(tmp_path: Path, height: int, width: int) -> None:
-    """Left or upper third red, middle green, last blue: green remains."""
+    """The first third is red, the middle green, the last blue: green remains."""
     long = np.zeros((max(height, width), 3), np.uint8)
     third = (len(long) - min(height, width)) // 2
     long[:third, 0] = long[third : len(long) - third, 1] = long[len(long) - third :, 2] = 255
@@ -384,7 +384,7 @@ def test_folder_of_different_sizes_asks_for_size(tmp_path: Path) -> None:
 
 
 def test_folder_with_a_broken_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It is left out and named; the others keep their labels."""
+    """It is left out and reported; the others keep their labels."""
     images = _images(3, 4, 4, 3)
     _write_image(tmp_path / "train/x/a.png", images[0])
     _write_image(tmp_path / "train/x/c.png", images[1])
@@ -432,7 +432,7 @@ def test_folder_with_a_class_of_broken_images(tmp_path: Path) -> None:
 
 
 def test_folder_of_a_telephone_and_a_mac(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Sub-folders belong to their class; what is not read is counted once for both splits."""
+    """Sub-folders belong to their class; skipped files are counted once for both splits."""
     images = _images(10, 4, 4, 3)
     for number, image in enumerate(images):
         name = f"{'ab'[number % 2]}/{'more/' * (number > 5)}{number}.png"
@@ -683,7 +683,7 @@ def test_the_formats_are_found() -> None:
 
 
 def test_grey_pictures(repo_root: Path, tmp_path: Path) -> None:
-    """The same pixels in memory and streamed, and those that the application makes of a file."""
+    """Pixels in memory, streamed, and from the application are the same."""
     folder = repo_root / "app" / "demo" / "images"
     grey = load("folder", folder, "test", 24, colour="grey")
     streamed = load("folder", folder, "test", 24, memory=0, colour="grey")

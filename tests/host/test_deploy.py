@@ -39,12 +39,12 @@ needs_board = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")
 
 
 def _quiet(text: str) -> None:
-    """Takes what a user would be told."""
+    """Collects the messages to the user."""
 
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real wheel of what the stand-in lacks, so that no test needs a package index."""
+    """Real wheels of packages that the stand-in lacks, so that tests need no package index."""
     folder = tmp_path_factory.mktemp("wheels")
     make_wheel("psutil", folder)
     return folder
@@ -79,7 +79,7 @@ def go(board: StandInBoard, model: Path, wheels: Path) -> Callable[..., Report]:
 
 
 def _wait_for_partial(board: StandInBoard, count: int = 1) -> None:
-    """Wait until so many runs have begun to copy."""
+    """Wait until a number of runs have begun to copy."""
     end = time.monotonic() + 60  # a lock of a cut connection is held for a while
     while len(list(board.tutelage.glob("releases/.*.partial/app/classify.py"))) < count:
         assert time.monotonic() < end
@@ -87,7 +87,7 @@ def _wait_for_partial(board: StandInBoard, count: int = 1) -> None:
 
 
 def _wait_for_bytes(board: StandInBoard, count: int) -> None:
-    """Wait until so much of the fat file has arrived."""
+    """Wait until a number of bytes of the large file have arrived."""
     end = time.monotonic() + 60
     pattern = "releases/.*.partial/model/.weights.bin.*"
     while not any(path.stat().st_size >= count for path in board.tutelage.glob(pattern)):
@@ -121,7 +121,7 @@ def test_deploy_twice_change_and_roll_back(
     (model / "notes.txt").write_text("new")
     second = go()
     assert second.state == "deployed" and second.previous == first.release
-    assert second.sent_bytes < 200_000  # what the release before has is linked, not sent
+    assert second.sent_bytes < 200_000  # files of the previous release are linked, not sent
     inode = [(board.tutelage / "releases" / r.release / "app/classify.py").stat().st_ino
              for r in (first, second)]  # fmt: skip
     assert inode[0] == inode[1]
@@ -141,7 +141,7 @@ def test_deploy_twice_change_and_roll_back(
 
 
 def _stand_in_systemctl(board: StandInBoard) -> None:
-    """Takes down what it is called for; restart starts something in the current release."""
+    """Records its calls; restart starts a process in the current release."""
     systemctl = board.root / "usr/local/bin/systemctl"
     systemctl.write_text(
         """#!/bin/sh
@@ -185,7 +185,7 @@ def test_a_service_that_does_not_stay_up_is_the_old_release_again(
 def test_a_service_that_is_there_and_dies_of_the_new_release(
     board: StandInBoard, go: Callable[..., Report], model: Path
 ) -> None:
-    """It was told as deployed once; and a first release's service was left to fail at each boot."""
+    """It used to be reported as deployed, and a first release's service failed at each boot."""
     _stand_in_systemctl(board)
     unit = board.root / "etc/systemd/system/tutelage.service"
     (board.root / "down").touch()
@@ -218,7 +218,7 @@ def test_the_service_of_an_unchanged_release_is_set_right(
     )
     for service in ("--camera", ""):
         assert go(service=service, service_user="root").state == "unchanged"
-    # As a run that was broken off between the switch and the restart leaves it.
+    # The state after a run that was interrupted between the switch and the restart.
     (model / "notes.txt").write_text("new")
     (board.root / "usr/local/bin/systemctl").rename(board.root / "usr/local/bin/kept")
     second = go()
@@ -263,7 +263,7 @@ def test_after_a_cut_network_and_a_full_disk_a_deployment_goes_on(
     filler.unlink()
     second = go()
     assert second.state == "deployed", second.error
-    assert 0 < second.sent_bytes < 7 << 20  # of 8 MB: a part was there
+    assert 0 < second.sent_bytes < 7 << 20  # of 8 MB: a part was already there
     assert str((board.tutelage / "current").readlink()) == f"releases/{second.release}"
     assert not list(board.tutelage.glob("releases/.*"))
 
@@ -318,7 +318,7 @@ def test_an_interrupted_deployment_ends_at_once_and_leaves_nothing_here(
     board: StandInBoard, go: Callable[..., Report], model: Path, wheels: Path,
     stage: str, number: signal.Signals,
 ) -> None:  # fmt: skip
-    """Where only this program gets the signal, in a step here or in one that hangs there."""
+    """Only this program gets the signal, in a local step or in one that hangs on the board."""
     first = go()
     (model / "notes.txt").write_text("new")
     code = (
@@ -380,7 +380,7 @@ def test_a_host_that_is_killed_leaves_nothing_half(
                  str(model), "--wheels", str(wheels)]  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code, stage, *arguments], cwd=ROOT)
     assert done.returncode == -9
-    time.sleep(1)  # what was begun on the board may go on
+    time.sleep(1)  # a step that was begun on the board may continue
     current = (board.tutelage / "current").readlink().name
     assert current == first.release or stage == "switch"
     assert (board.tutelage / "releases" / current / ".venv/bin/python").is_symlink()
@@ -406,7 +406,7 @@ def test_two_deployments_at_once(board: StandInBoard, go: Callable[..., Report])
 def test_packages_are_unpacked_once_by_two_at_once(
     wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As two processes do: each has its own `Packages`."""
+    """As two processes, with separate `Packages`."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     modules: dict[str, str | None] = dict.fromkeys(CARRIED, "1")
     facts = {"modules": {**modules, "psutil": None}, "python": "3.11.2", "machine": "x86_64",
@@ -415,7 +415,7 @@ def test_packages_are_unpacked_once_by_two_at_once(
         folders = list(pool.map(lambda _: Packages(wheels).for_board(facts), range(2)))
     assert folders[0] == folders[1] and folders[0] is not None and folders[0].is_dir()
     assert list(folders[0].parent.iterdir()) == [folders[0]]
-    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")  # as a home that cannot be written
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")  # like an unwritable home directory
     with pytest.raises(ReleaseError, match=r"/proc/none/tutelage/packages: .*; set XDG_CACHE_HOME"):
         Packages(wheels).for_board(facts)
 
@@ -425,7 +425,7 @@ def test_packages_are_unpacked_once_by_two_at_once(
 def test_a_deployment_warns_of_a_measurement(
     board: StandInBoard, go: Callable[..., Report]
 ) -> None:
-    """One that runs has locked that file, see app/measure/store.py."""
+    """A running measurement has locked that file, see app/measure/store.py."""
     folder, name = "tutelage/measurements", "20260101T000000Z-abcd"
     board.run(f"mkdir -p {folder}; echo {name} > {folder}/.lock")
     quiet = go()
@@ -447,7 +447,7 @@ def test_a_deployment_warns_of_a_measurement(
 def test_a_deployment_waits_for_the_one_before(
     board: StandInBoard, go: Callable[..., Report], model: Path
 ) -> None:
-    """And takes nothing away from it: this one's directory was once removed by the other."""
+    """And does not remove its files: the other used to remove this one's directory."""
     remote.Remote(board.host, board.ssh_config).sh("mkdir -p tutelage/releases")
     told: list[str] = []
     first = remote.Remote(board.host, board.ssh_config)
@@ -467,7 +467,7 @@ def test_a_deployment_waits_for_the_one_before(
 @pytest.mark.full_board
 @needs_board
 def test_a_lock_ends_with_its_holder(board: StandInBoard, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the holder is killed at once, and where the network is cut after the lease."""
+    """The lock's holder is killed at once, or the network is cut after the lease."""
     monkeypatch.setattr("tutelage.host.ssh.lock._LEASE_SECONDS", 2.0)
     place = f"/tmp/{board.host}.lock"
     own = remote.Remote(board.host, board.ssh_config)
@@ -490,7 +490,7 @@ def test_a_lock_ends_with_its_holder(board: StandInBoard, monkeypatch: pytest.Mo
     with nothing, lock(own, "nowhere", lambda: None):
         pass
     with lock(own, place, lambda: None):
-        time.sleep(3)  # longer than the lease: it is heard of
+        time.sleep(3)  # longer than the lease: it keeps renewing
         with pytest.raises(subprocess.TimeoutExpired):
             subprocess.run(lock_command(own, place), timeout=1, capture_output=True)
         board.cut()
@@ -504,7 +504,7 @@ def test_a_lock_ends_with_its_holder(board: StandInBoard, monkeypatch: pytest.Mo
 def test_make_deploys_and_rolls_back(
     board: StandInBoard, model: Path, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the configuration of a user who has the board in it: make is not given its HOST."""
+    """With a user's configuration that has the board: make gets no HOST."""
     boards = tmp_path / "config/tutelage/boards.toml"
     boards.parent.mkdir(parents=True)
     boards.write_text(f'[zcu104]\nhost = "{board.host}"\n')

@@ -1,7 +1,7 @@
 """`tutelage deploy` compares a board's outputs with the emulation's, on a stand-in board.
 
-No real board was seen: the DPU is this repository's emulation under the names vart and xir, changed
-where it is to compute something else.
+No real board was used: the DPU is this repository's emulation under the names vart and xir, changed
+in tests that need other outputs.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInBoard]:
 
 @pytest.fixture
 def plan(board: StandInBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    """Of a board without releases."""
+    """A board without releases."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     board.run("rm -rf tutelage")
     model, wheels = tmp_path / "mine", tmp_path / "wheels"
@@ -87,13 +87,13 @@ def _go(board: StandInBoard, plan: Plan, **changes: Any) -> Report:
 
 
 def _change(plan: Plan, text: str) -> None:
-    """Make the next deployment another release."""
+    """Change a file, so that the next deployment is another release."""
     (plan.model / "notes.txt").write_text(text)
 
 
 @contextmanager
 def _changed(board: StandInBoard, code: str) -> Iterator[None]:
-    """Let the board's DPU do something else."""
+    """Change the behaviour of the board's DPU."""
     path = board.root / "usr/lib/python3/site-packages/vart.py"
     text = path.read_text()
     path.write_text(text + code)
@@ -164,7 +164,7 @@ def test_a_dpu_that_hangs_keeps_the_old_release(
     monkeypatch.setattr(scripts, "OUTPUTS_SECONDS", 1000)
     monkeypatch.setattr(outputs, "OUTPUTS_SECONDS", 5)
     monkeypatch.setattr(outputs, "_SPARE_SECONDS", 0)
-    with _changed(board, _HANGS):  # and the board does not end it
+    with _changed(board, _HANGS):  # and nothing on the board ends it
         failed = _go(board, plan)
     assert failed.error == "outputs: while they were compared: no answer within 5 s"
     assert (board.tutelage / "current").readlink().name == first.release

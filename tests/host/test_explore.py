@@ -1,4 +1,4 @@
-"""Which DenseNets fit a budget: the front, the verdicts, and that what is written trains."""
+"""DenseNets within a budget: the front, the verdicts, and training of the written files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SMALL = {"growth_rate": [4, 8], "depth": [2, [1, 2]], "stem": ["stride2", "strid
 
 @pytest.fixture
 def spec_file(tmp_path: Path, repo_root: Path) -> Any:
-    """Writes a specification on the demo's images, changed by tables."""
+    """Writer of a specification for the demo's images, with changed tables."""
 
     def write(**tables: Any) -> Path:
         table = {
@@ -292,7 +292,7 @@ def test_more_than_can_be_predicted_one_by_one_is_sampled(
 
 
 def test_samples_approach_the_front(tmp_path: Path) -> None:
-    """NSGA-II's front of a third of the space dominates most of what is drawn by chance."""
+    """NSGA-II's front from a third of the space dominates most random draws."""
     _optuna()
     spec = read_spec(None)
     whole = explore(spec, Budget(), "zcu104", tmp_path / "whole")
@@ -305,7 +305,7 @@ def test_samples_approach_the_front(tmp_path: Path) -> None:
 
 
 def _start(repo_root: Path, *words: object) -> subprocess.Popen[str]:
-    """Start a worker on its own, as on another machine."""
+    """Start a worker in a separate process, as on another machine."""
     command = [sys.executable, "-m", "tutelage", "explore", *map(str, words)]
     return subprocess.Popen(command, cwd=repo_root, env={**os.environ, "OMP_NUM_THREADS": "1"},
                             text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
@@ -329,13 +329,13 @@ def test_two_workers_share_the_trials_and_one_is_killed(
     assert second.returncode == 0, errors
     assert main(["explore", *map(str, command), "-o", str(tmp_path / "c"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["trials"] == 100 and facts["candidates"] == 8  # all of so small a space
+    assert facts["trials"] == 100 and facts["candidates"] == 8  # all of this small space
     tables = [(tmp_path / name / "explore.csv").read_text() for name in "bc"]
     assert tables[0] == tables[1]
 
 
 def _workers(journal: Path) -> int:
-    """Count the workers that have ended a trial."""
+    """Count the workers that have completed a trial."""
     lines = [line for line in journal.read_bytes().splitlines(keepends=True) if line[-1:] == b"\n"]
     logs = [json.loads(line) for line in lines]
     return len({log["worker_id"] for log in logs if log["op_code"] == 6})
@@ -344,7 +344,7 @@ def _workers(journal: Path) -> int:
 def test_each_candidate_is_trained_once_however_many_there_are(
     spec_file: Any, tmp_path: Path
 ) -> None:
-    """Without the training itself: a worker takes all of a small space, and not one twice."""
+    """Without the training itself: a worker takes all of a small space, each candidate once."""
     _optuna()
     from tutelage.host.search.storage import open_study
 
@@ -365,7 +365,7 @@ def test_each_candidate_is_trained_once_however_many_there_are(
             taken.append(item.candidate.name)
             result = {"accuracy": 50.0, "validation_accuracy": 30.0 + len(taken), "seconds": 1.0}
             assert trials.finish(item, result)
-        assert not trials.is_open()  # though fewer than asked for keep the budget
+        assert not trials.is_open()  # although fewer than requested are within the budget
     assert sorted(taken) == sorted(fitting)
     judged = [trial.values[-1] for trial in study.trials if trial.values]
     assert sorted(judged) == [31.0 + number for number in range(len(taken))]

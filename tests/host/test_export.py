@@ -99,7 +99,7 @@ def test_checksums_and_fix_points(exported: Path) -> None:
     ],
 )
 def test_onnx_is_the_student_but_for_ties(name: str, options: dict[str, Any]) -> None:
-    """QuantizeLinear rounds halves to even: classes agree nearly always, logits within steps."""
+    """QuantizeLinear rounds halves to even: classes nearly always agree, logits within steps."""
     import onnxruntime
 
     torch.manual_seed(1)
@@ -151,7 +151,7 @@ def test_what_cannot_be_exported_is_told(
 
 
 def test_a_layer_beyond_the_dpu_is_named(tmp_path: Path, repo_root: Path) -> None:
-    """An 18x18 kernel: refused, and exported for the CPU where that is asked for."""
+    """An 18x18 kernel is refused, or exported for the CPU on request."""
     from tutelage.host.train import checkpoint
 
     data = load("folder", repo_root / "app" / "demo" / "images", "train")
@@ -165,7 +165,7 @@ def test_a_layer_beyond_the_dpu_is_named(tmp_path: Path, repo_root: Path) -> Non
         export(tmp_path / "run", tmp_path / "out", data=pair)
     assert not (tmp_path / "out").exists()
     figures = export(tmp_path / "run", tmp_path / "out", allow_cpu=True, data=pair)
-    reasons = list(figures["on_cpu"].values())  # its ReLU goes with it
+    reasons = list(figures["on_cpu"].values())  # its ReLU goes to the CPU with it
     assert reasons == ["kernel 18x18; the DPU supports 1 to 16", "the DPU has no relu"]
     plan = plan_compile(tmp_path / "out", None, CompileOptions("emulator"))
     checks = compile_model(plan, print).figures["checks"]
@@ -214,7 +214,7 @@ def test_what_was_exchanged_and_the_end_survive(tmp_path: Path, repo_root: Path)
 def test_a_run_that_diverged_is_refused(
     run: Path, tmp_path: Path, name: str, value: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Not a number is no logit: told in one line, not as a bug of ours."""
+    """NaN logits are reported in one line rather than as an internal error."""
     from tutelage.host.train import checkpoint
 
     parts, state = checkpoint.load(run / "student.safetensors")
@@ -237,7 +237,7 @@ def test_a_checkpoint_without_a_number_for_its_accuracy(
 
 
 def test_a_compiled_file_of_the_model_before_goes(run: Path, tmp_path: Path) -> None:
-    """The new description would vouch for the old network."""
+    """The new description would apply to the old network."""
     for name in ("model.xmodel", "notes.txt"):
         (tmp_path / name).write_bytes(b"of the user's")
     export(run, tmp_path, images=10)

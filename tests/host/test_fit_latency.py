@@ -1,4 +1,4 @@
-"""The fit to AMD's published speed: the networks, what the repository keeps, what the docs say."""
+"""The fit to AMD's published speed: the networks, the stored results, and the documentation."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def kept() -> Any:
 
 @pytest.mark.parametrize("row", published(), ids=lambda row: f"{row.board}-{row.name}")
 def test_a_network_has_the_operations_of_the_table(row: Published) -> None:
-    """But for one network that is never fitted for that reason."""
+    """Except for one network that is therefore never fitted."""
     assert (abs(row.gops_built / row.gops - 1) < 0.03) != ("more operations" in row.why_not)
 
 
@@ -78,7 +78,7 @@ def _form(path: Path) -> str:
 
 
 def test_the_kept_costs_are_what_the_script_writes(found: Evaluation, tmp_path: Path) -> None:
-    """And what the simulation of code reads, which is compared with them above."""
+    """And the costs that the simulation of code reads, which are compared with them above."""
     path = tmp_path / "costs.toml"
     fit_latency.write_costs(found, path)
     assert _form(path) == _form(FITTED_COSTS)
@@ -127,7 +127,7 @@ def test_what_was_left_out_is_predicted(found: Evaluation, kept: Any) -> None:
 
 
 def test_the_densenet_is_predicted_without_any_in_the_fit(kept: Any) -> None:
-    """Within 10 % with one thread and 15 % with many; nothing of it is in the fit."""
+    """Within 10 % with one thread and 15 % with many; it is not in the fit."""
     rows = [row for row in kept["python"] if row["network"] == "densenetx"]
     assert len(rows) == 9
     for row in rows:
@@ -137,7 +137,7 @@ def test_the_densenet_is_predicted_without_any_in_the_fit(kept: Any) -> None:
 def test_nine_in_ten_values_are_in_the_range_of_other_families(
     found: Evaluation, kept: Any
 ) -> None:
-    """What a board's range would be without the row's own family; its own includes the row."""
+    """With a board's range without the row's own family; the full range includes the row."""
     for board in kept["boards"].values():
         assert board["inside_percent"]["other_families"] >= 90
         assert board["inside_percent"]["other_networks"] >= 90
@@ -172,7 +172,7 @@ def _both(errors: Any) -> list[float]:
 
 
 def test_the_kept_rows_are_those_of_the_whole_table(shared_dir: Path) -> None:
-    """And every other row is an older one of the same network, or has a reason."""
+    """Every other row is an older one of the same network, or has a reason."""
     with (shared_dir / "data" / "zcu104_published.csv").open(encoding="utf-8") as file:
         whole = list(csv.DictReader(file))
     with TABLE.open(encoding="utf-8") as file:
@@ -182,7 +182,7 @@ def test_the_kept_rows_are_those_of_the_whole_table(shared_dir: Path) -> None:
         same = [
             w for w in whole if all(w[key] == row[key] for key in ("vitis_ai", "standard_name"))
         ]
-        if not same:  # of the README of 2.5; the table at hand does not have all its rows
+        if not same:  # from the README of 2.5; this table does not have all its rows
             assert row["vitis_ai"] == "2.5"
             continue
         kept.append(row)
@@ -219,7 +219,7 @@ TORCHVISION: dict[str, Callable[[], list[Operation]]] = {
 
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_networks_are_torchvisions(name: str) -> None:
-    """Layer by layer, where torchvision is installed (the extra `zoo`)."""
+    """Layer by layer, if torchvision is installed (the extra `zoo`)."""
     models = pytest.importorskip("torchvision.models", reason="needs torchvision")
     torch = pytest.importorskip("torch")
     found: Counter[Any] = Counter()

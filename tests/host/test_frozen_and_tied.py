@@ -1,4 +1,4 @@
-"""Parameters that a network does not train, and those that it has in two places."""
+"""Frozen parameters, and parameters that a network uses twice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHAPE = (3, 8, 8)
 
 
 class Backbone(nn.Module):
-    """What passes rewrite: norms, parts of channels, a shuffle, factors, computed weights."""
+    """Parts that passes rewrite: norms, channel slices, a shuffle, factors, computed weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Classifier(nn.Module):
 
 
 def _step(student: Student) -> dict[str, Tensor]:
-    """The parameters before a step that changes all that is trained."""
+    """Return the parameters before a step that changes all trained ones."""
     images = make_images([SHAPE])
     calibrate(student, images)
     student.train()
@@ -113,7 +113,7 @@ class Twice(nn.Module):
 
 
 class Biases(nn.Module):
-    """Two transposed convolutions of the same weights, each with its bias."""
+    """Two transposed convolutions with the same weights and separate biases."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """A deployed release at work on a stand-in board: real models, sensors, pynq, arm64.
 
 The DPU is this repository's emulation under the names vart and xir, paced as a ZCU104; the sensors
-are files in the form of Linux's drivers. No real board was seen. Each test runs twice: on this
-machine's own root, and on an arm64 one under qemu where `make test-board` has built it.
+are files in the form of Linux's drivers. No real board was used. Each test runs twice: on this
+machine's own root, and on an arm64 one under qemu if `make test-board` has built it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ pytestmark = [
     pytest.mark.skipif(_REASON is not None, reason=_REASON or ""),
 ]
 
-# Taken before other tests change where caches lie.
+# Read before other tests change the location of caches.
 ARM64_ROOT = arm64_root.root_path()
 ON_DPU = "DPU (vart from /usr/lib/python3/site-packages)"
 FRAMES = 12
@@ -44,7 +44,7 @@ FRAMES = 12
 
 @dataclass
 class Deployed:
-    """A board with a release on it, and how it came there."""
+    """A board with a release, and the deployment's messages."""
 
     board: StandInBoard
     model: Path
@@ -53,16 +53,16 @@ class Deployed:
     machine: str
 
     def python(self, *arguments: str) -> str:
-        """Run the release's Python in the release; returns its output."""
+        """Run the release's Python in the release; return its output."""
         return self.board.run("cd", "tutelage/current;", ".venv/bin/python", *arguments)
 
 
 def _say(text: str) -> None:
-    """Takes what a user would be told."""
+    """Collects the messages to the user."""
 
 
 def _make_model(folder: Path) -> Path:
-    """The demo's model as AMD's compiler would name it, with its images."""
+    """The demo's model with a name as from AMD's compiler, and its images."""
     folder.mkdir()
     demo = ROOT / "app" / "demo"
     vai_c_xir.write(demo / "quantised.xmodel", folder / "model.xmodel", "")
@@ -165,7 +165,7 @@ def test_the_emulated_dpu_keeps_the_zcu104s_pace(deployed: Deployed) -> None:
 def test_amds_compiled_model_with_a_plugin(
     deployed: Deployed, shared_dir: Path, tmp_path: Path
 ) -> None:
-    """AMD's own file: compiled for the ZCU104, with an operator of the user's."""
+    """AMD's own file, compiled for the ZCU104, with a custom operator."""
     source = shared_dir / "models" / "mnist_prelu_zcu104_vai25.xmodel"
     plugin = ROOT / "tests" / "dpu" / "plugins.py"
     for path, name in ((source, "amd.xmodel"), (plugin, "plugins.py")):
@@ -206,7 +206,7 @@ def test_watts_follow_what_the_dpu_does(deployed: Deployed) -> None:
     )
 
 
-# Prints what the board's own readers see, once per line that comes in.
+# Prints the readings of the board's own readers, once per input line.
 _WATCH = """
 import json, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Rounding in one go: the same integers and gradients as each value rounded by itself."""
+"""Fused rounding gives the same integers and gradients as rounding each value by itself."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _student(memory_format: Any) -> Student:
 
 
 def _alone(student: Student, deployed: bool) -> dict[str, tuple[Tensor, Tensor | None]]:
-    """Each layer's weight and bias, layer by layer from the definition."""
+    """Return each layer's weight and bias from the definition."""
     points = student.fix_points()
     found: dict[str, tuple[Tensor, Tensor | None]] = {}
     for name, conv in student.convs():
@@ -89,7 +89,7 @@ def _alone(student: Student, deployed: bool) -> dict[str, tuple[Tensor, Tensor |
 def _gradients(
     student: Student, parameters: dict[str, tuple[Tensor, Tensor | None]]
 ) -> dict[str, Tensor]:
-    """Of a weighted sum of all parameters that are passed."""
+    """Return the gradients of a weighted sum of the parameters."""
     student.zero_grad()
     generator = torch.Generator().manual_seed(0)
     total = torch.zeros(())
@@ -150,7 +150,7 @@ def test_a_norm_and_its_rounding_in_one_are_both_in_turn(memory_format: Any, rel
 
 
 def test_the_parameters_follow_a_copy_and_a_change_of_memory() -> None:
-    """Vectors are laid out once; the values in them are always the layers' own."""
+    """Vectors are laid out once, but always have the layers' current values."""
     student = _student(torch.contiguous_format).eval()
     with torch.no_grad():
         Forward(student)
@@ -168,7 +168,7 @@ def test_the_parameters_follow_a_copy_and_a_change_of_memory() -> None:
 
 
 def test_autocast_leaves_the_students_integers_alone() -> None:
-    """Products in bfloat16 would not be the DPU's."""
+    """Products in bfloat16 would differ from the DPU's."""
     torch.manual_seed(0)
     network = DenseNet(growth_rate=4, block_config=(2,), in_channels=1, stem="stride4")
     student = Student(network, (1, 28, 28), Bits(4, 4))

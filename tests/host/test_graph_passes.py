@@ -1,4 +1,4 @@
-"""Each graph pass: the float network before and after it is the same, the user's is untouched."""
+"""Each graph pass leaves the float network's outputs and the user's modules unchanged."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Head(nn.Module):
 
 
 def _spread(network: nn.Module) -> None:
-    """Statistics and weights of norms that are no identity."""
+    """Give norms statistics and weights that are not the identity."""
     torch.manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -78,14 +78,14 @@ class Scaled(nn.Conv2d):
 
 
 class Initialised(nn.Conv2d):
-    """A subclass whose forward is the parent's."""
+    """A subclass with the parent's forward."""
 
     def reset_parameters(self) -> None:
         nn.init.kaiming_normal_(self.weight)
 
 
 class Chosen(nn.Module):
-    """A module that chooses its forward when it is made."""
+    """A module that chooses its forward at construction."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,14 +98,14 @@ class Chosen(nn.Module):
 
 
 class NormAct(nn.BatchNorm2d):
-    """A norm with an activation, as timm has it."""
+    """A norm with an activation, as in timm."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.relu(super().forward(input))
 
 
 class FrozenNorm(nn.Module):
-    """A norm of buffers, as detection networks have it."""
+    """A norm with buffers only, as in detection networks."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ def _dims(a: int) -> Tensor:
 
 
 CASES: dict[str, tuple[nn.Module, str, list[str]]] = {
-    # name: network, the pass that must have changed it, what is left of it
+    # name: network, the pass that must change it, the resulting operations
     "in place": (
         Net(lambda net, x: (F.relu(x, inplace=True), x)[1]), "out of place",
         ["Conv2d", "ReLU", "Conv2d"],
@@ -503,7 +503,7 @@ def test_channels(permutations: list[list[int]], groups: int, parts: int, linear
     normalise_by_steps(network, SHAPE)
 
 
-# -- exchanged activations ------------------------------------------------------------------
+# -- replaced activations -------------------------------------------------------------------
 
 
 def test_replacements() -> None:

@@ -1,4 +1,4 @@
-"""A board that was taken over, against the workstation that deploys to it and collects from it."""
+"""A compromised board against the workstation that deploys to it and collects from it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInBoard]:
 
 @pytest.fixture
 def measured(board: StandInBoard) -> Path:
-    """The directory of a measurement on the board, as one that broke off leaves it."""
+    """The directory of an interrupted measurement on the board."""
     folder = board.tutelage / "measurements" / NAME
     board.run(f"rm -rf tutelage; mkdir -p tutelage/measurements/{NAME}")
     (folder / "run.json").write_text(json.dumps(RUN))
@@ -79,7 +79,7 @@ def test_a_link_for_a_result_is_not_followed(
 def test_a_link_that_an_older_fetch_left_is_removed(
     board: StandInBoard, measured: Path, own: Path, tmp_path: Path, capsys: Any
 ) -> None:
-    """It was there, and rsync wrote the new file beside it; or the board sends nothing for it."""
+    """It existed, and rsync wrote the new file beside it; or the board sends nothing for it."""
     partial = tmp_path / f"results/zcu104/.{NAME}.partial"
     partial.mkdir(parents=True)
     (partial / "run.json").symlink_to(own)
@@ -107,14 +107,14 @@ def test_only_a_measurements_files_are_fetched(
     assert not (tmp_path / "copy").exists()
     (measured / "frames.csv").write_bytes(bytes(2000))
     fetch(remote, f"tutelage/measurements/{NAME}", tmp_path / "copy", ["frames.csv"], 1000)
-    assert not list((tmp_path / "copy").iterdir())  # larger than asked for
+    assert not list((tmp_path / "copy").iterdir())  # larger than requested
 
 
 @needs_board
 def test_an_rsync_that_sends_links_all_the_same(
     board: StandInBoard, measured: Path, own: Path, tmp_path: Path, capsys: Any
 ) -> None:
-    """The other side's program is the board's own, and may send what it was not asked for."""
+    """The program on the other side is the board's own, and may send unrequested files."""
     place = board.root / "usr/local/bin/rsync"
     place.write_text('#!/bin/sh\nexec /usr/bin/rsync "$@" --links --copy-unsafe-links\n')
     place.chmod(0o755)
@@ -158,7 +158,7 @@ def test_checksums_of_other_files(
 
 
 def test_progress_that_is_none() -> None:
-    """A line is shown or left out, whatever it is; none ends the watching."""
+    """Any line is shown or left out; none ends the watching."""
     told: list[str] = []
     progress = MeasurementProgress(told.append)
     end = {"event": "end", "at": 1, "state": "done", "error": None}

@@ -1,7 +1,7 @@
-"""Hostile names on their way through SSH, rsync and the shells at both ends, and into tables.
+"""Hostile names in SSH, rsync, the shells at both ends, and tables.
 
-Nothing of them is run anywhere, and nothing that a terminal, a spreadsheet or a page would act on
-comes out.
+No part of them is executed anywhere, and no output has anything that a terminal, a spreadsheet or
+a page would interpret.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PROBE = "import json, os, sys; print(json.dumps([os.fsencode(a).hex() for a in s
     st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), max_size=4)
 )
 def test_arguments_arrive_as_they_are(words: list[str]) -> None:
-    """sshd gives the last words to the user's shell as one string; so does this."""
+    """Like sshd, pass the last words to the user's shell as one string."""
     import shlex
 
     command = Remote("board", None).ssh(shlex.join([sys.executable, "-IS", "-c", PROBE, *words]))
@@ -59,10 +59,10 @@ def test_what_is_no_host_is_refused(host: str) -> None:
         check_hosts([host])
 
 
-# -- what a board says -------------------------------------------------------------------------
+# -- output of a board -------------------------------------------------------------------------
 
-# In place of ssh: runs the command here, in the home directory of a board that answers as it likes,
-# behind the line that is asked for (host/ssh/answer_marker.py).
+# In place of ssh: runs the command here, in the home directory of a hostile board,
+# after the requested line (host/ssh/answer_marker.py).
 _SSH = """#!/bin/sh
 while [ $# -gt 0 ]; do case "$1" in -o|-F|-p|-l) shift 2;; -*) shift;; *) break;; esac; done
 shift; cd {home} || exit 1
@@ -118,7 +118,7 @@ def test_what_a_board_answers(
 
 
 def _measurement(board: Path, state: str) -> str:
-    """A measurement that has ended there, hostile in every text."""
+    """A complete measurement on it, hostile in every text."""
     name = "20260101T000000Z-abcd"
     folder = board / "tutelage" / "measurements" / name
     folder.mkdir(parents=True)
@@ -222,7 +222,7 @@ def test_bench_and_report(
 def test_a_model_and_a_service_with_hostile_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Deployed, tried, measured and collected; nothing of the names is run anywhere."""
+    """Deployed, tried, measured and collected; no part of the names is executed anywhere."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = tmp_path / HOSTILE.replace("/", "")

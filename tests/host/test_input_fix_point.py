@@ -1,4 +1,4 @@
-"""The input's fix point follows the range of what the network is fed, from student to board."""
+"""The input's fix point follows the range of the network's input, from student to board."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _FORMS = st.builds(
 @example(make_form((3, 16, 16), [0.0], [1 / 255]))
 @example(InputForm(16, 16, "rgb", (103.94, 116.78, 123.68), (0.017,)))
 def test_the_applications_table_is_the_students_quantisation(form: InputForm) -> None:
-    """Each of the 256 levels of each channel, by student, by .xmodel and by the application."""
+    """Each of the 256 levels of each channel, in student, .xmodel and application."""
     student = _student(best_fix_point(form)).eval()
     point = student.fix_points().activations["input"]
     assert point == best_fix_point(form)
@@ -124,7 +124,7 @@ def test_what_was_given_stays() -> None:
 
 
 def test_images_that_leave_out_levels_are_not_clipped_for_it() -> None:
-    """Some grey pictures at fix point 8 or 7: all the same to them, not to those that follow."""
+    """Some grey pictures at fix point 8 or 7: equal for them, but not for later ones."""
     student = _student()
     grey = torch.randint(96, 160, (8, 3, 16, 16), generator=torch.Generator().manual_seed(0))
     calibrate(student, (grey - 128) / 128)
@@ -149,7 +149,7 @@ def test_a_checkpoint_has_it_and_older_ones_have_seven(tmp_path: Path) -> None:
     checkpoint.load_weights(again, tmp_path / "a.safetensors")
     assert again.fix_points().activations == student.fix_points().activations
     state = student.state_dict()
-    state["log2_t"][student.images.index] = 0.0  # as it was written when 7 was the only one
+    state["log2_t"][student.images.index] = 0.0  # as written when 7 was the only fix point
     again.load_state_dict(state)
     assert again.fix_points().activations["input"] == 7
 

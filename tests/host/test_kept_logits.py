@@ -98,7 +98,7 @@ def test_a_resumed_run_has_the_same_logits(weights: Path, data: Sets, tmp_path: 
 
 
 def _scheduled_for(run: TrainingRun, epochs: int) -> Any:
-    """The learning rates of the whole run, though its plan is cut short."""
+    """The learning rates of the whole run, although its plan is shortened."""
     schedule, steps = run._schedule, len(run.plan)
     return lambda progress: schedule(progress * steps / epochs)
 

@@ -1,4 +1,4 @@
-"""Layers that users bring: student, files, emulation and instructions give the same bits."""
+"""Users' layers: student, files, emulation and instructions give the same bits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Shape = tuple[int, int, int]
 
 
 class Then(nn.Module):
-    """Some layers, and a function of what they give."""
+    """Some layers, and a function of their outputs."""
 
     def __init__(self, function: Callable[[Tensor], Any], *layers: nn.Module) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def _transposed() -> nn.Module:
 
 
 def _norms() -> nn.Module:
-    """Behind convolutions, linear layers and activations, with factors and without."""
+    """After convolutions, linear layers and activations, with and without factors."""
     return nn.Sequential(
         nn.BatchNorm2d(3), nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False),
         nn.BatchNorm2d(8), nn.ReLU6(), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 36, 10),
@@ -91,7 +91,7 @@ def _pads() -> nn.Module:
 
 
 class SqueezeExcite(nn.Module):
-    """A gate that is a vector for a while."""
+    """A gate that is temporarily a vector."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
 def test_every_way_computes_the_same(name: str) -> None:
     make, shape = CASES[name]
     torch.manual_seed(0)
-    # Means over sizes that are no power of two have the DPU's factor, nearly 1 / area.
+    # Means over sizes other than powers of two have the DPU's factor, nearly 1 / area.
     check_law(make(), [shape], float_error=3e-2)
 
 
@@ -444,7 +444,7 @@ def test_a_kernel_beyond_the_array_is_reported(caplog: pytest.LogCaptureFixture)
 
 @st.composite
 def networks(draw: st.DrawFn) -> tuple[nn.Module, Shape]:
-    """One to four of the layers above in a row, on a map of any small size."""
+    """One to four of the layers above in sequence, on a map of any small size."""
     channels = draw(st.sampled_from([3, 8, 12]))
     shape = (channels, draw(st.integers(8, 14)), draw(st.integers(8, 14)))
     layers: list[nn.Module] = [nn.Conv2d(channels, 12, 3, padding=1)]
@@ -507,6 +507,6 @@ def test_random_networks(network: tuple[nn.Module, Shape], seed: int, bits: Bits
 
 
 def test_parameters_are_convolutions_alone() -> None:
-    """Forms of layers that pick or repeat values add none that training could change."""
+    """Layers that select or repeat values add no trainable parameters."""
     student = Student(nn.Sequential(nn.Conv2d(3, 12, 1), nn.PixelShuffle(2)), (3, 4, 4))
     assert [type(layer) for _, layer in student.convs()] == [Conv]

@@ -1,6 +1,6 @@
-"""`tutelage measure` on a stand-in board, with everything in its way that can happen.
+"""`tutelage measure` on a stand-in board, with all kinds of disturbances.
 
-No real board was seen: vart and xir are those of tests/fake_board, the rails are files.
+No real board was used: vart and xir are those of tests/fake_board, and the rails are files.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SHORT = (*SAFE, "--accept", "brown-out")
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInBoard]:
-    """A board with a release on it; tests leave it as they found it, but for the last."""
+    """A board with a release; all tests but the last leave it unchanged."""
     folder = tmp_path_factory.mktemp("board")
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     with StandInBoard(folder, ina226="iio-hwmon") as board:
@@ -59,7 +59,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInBoard]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lost connection is seen, and tried again, sooner."""
+    """Detect and retry a lost connection sooner."""
     options = tuple(o.replace("Interval=5", "Interval=1") for o in reaching.SSH_OPTIONS)
     monkeypatch.setattr(reaching, "SSH_OPTIONS", options)
     monkeypatch.setattr(measuring, "_RETRY_SECONDS", (0.5, 1.0))
@@ -81,7 +81,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _wait_for(board: StandInBoard, name: str, event: str, count: int = 1) -> None:
-    """Wait until a measurement has told of so many events of a kind."""
+    """Wait until a measurement has reported a number of events of a kind."""
     path = board.tutelage / "measurements" / name / "progress.jsonl"
     end = time.monotonic() + 40
     while not path.exists() or path.read_text().count(f'"event": "{event}"') < count:
@@ -95,7 +95,7 @@ def _start(board: StandInBoard, results: Path, *more: str) -> str:
 
 
 def _host_until(board: StandInBoard, results: Path, text: str, *more: str) -> subprocess.Popen[str]:
-    """Start a measurement in a process of the host's; returns when it has told `text`."""
+    """Start a measurement in a process of the host; return when it has printed `text`."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tutelage", *_arguments(board, results, *(more or SHORT))],
         cwd=ROOT, stderr=subprocess.PIPE, text=True,
@@ -183,7 +183,7 @@ def test_a_cut_network_loses_nothing(
     assert run["state"] == "done" and len(run["steps"]) == 3
     times = [float(row["time_s"]) for row in _rows(folder / "power.csv")]
     assert max(b - a for a, b in pairwise(times)) < 1.5  # the cut lasts longer
-    assert err.count("1/3 ") == err.count("3/3 ") == 1  # no line twice, none lost
+    assert err.count("1/3 ") == err.count("3/3 ") == 1  # no line is repeated or lost
 
 
 @pytest.mark.slow
@@ -200,7 +200,7 @@ def test_a_killed_host_and_a_second_one(board: StandInBoard, tmp_path: Path, cap
 
 @pytest.mark.slow
 def test_watchers_that_are_killed_at_either_end(board: StandInBoard, tmp_path: Path) -> None:
-    """The one on the board was taken for the measurement's end: it was collected as broken off."""
+    """The end of the watcher on the board used to be taken for that of the measurement."""
     longer = (*SHORT, "--seconds", "5", "--scenario", "offline")  # two windows
     process = _host_until(board, tmp_path, "1/2 ", *longer)
     process.terminate()
@@ -292,7 +292,7 @@ def test_a_file_that_changed_on_its_way_is_told(board: StandInBoard, tmp_path: P
     folder = measuring.collect(board.host, board.ssh_config, name, tmp_path, print)
     run = measurement_results.outcome(folder)
     assert run["state"] == "done"
-    # Two threads keep both cores busy, for which the board's supply was not made safe.
+    # Two threads keep both cores busy, which the board's supply may not sustain.
     assert [step["threads"] for step in run["steps"]] == [1]
     assert "left out: brown-out" in run["notes"][0]
 

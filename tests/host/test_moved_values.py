@@ -21,7 +21,7 @@ SHAPE = (4, 8, 8)
 
 
 class ChannelsLast(nn.Module):
-    """A block as ConvNeXt has it, with batch norm: dense layers and a factor, channels last."""
+    """A block as in ConvNeXt, with batch norm: dense layers and a factor, channels last."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class SelectiveKernel(Selective):
 
 
 class Split(nn.Module):
-    """The same of one convolution, told apart by a view."""
+    """The same with one convolution, separated by a view."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ def _attention(net: Any, x: Tensor) -> Tensor:
 
 
 CASES: dict[str, tuple[nn.Module, list[str], list[str]]] = {
-    # name: network, passes that must have changed it, what is left of it
+    # name: network, passes that must change it, the resulting operations
     "channels last": (
         ChannelsLast(),
         ["dense layers over channels", "activations of moved values",
@@ -194,7 +194,7 @@ class Residual(nn.Module):
 
 
 SEQUENCES: dict[str, tuple[nn.Module, tuple[int, ...], list[str]]] = {
-    # name: network, shape of an image, passes that must have changed it
+    # name: network, shape of an image, passes that must change it
     "residual": (Residual(), (2, 24), ["sequences as rows", "layers of sequences"]),
     "decoder": (
         nn.Sequential(

@@ -33,7 +33,7 @@ def _parameters(network: nn.Module) -> int:
 
 
 def _seasoned(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
-    """With norms that do something: statistics of random images, random gains and offsets."""
+    """Give norms nontrivial values: statistics of random images, random gains and offsets."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, -1.5, 1.5)
@@ -73,7 +73,7 @@ def test_densenetx_has_three_blocks_of_sixteen() -> None:
     convs = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     assert len(convs) == 1 + 3 * 16 * 2 + 2  # depth 100 with the classifier
 
-    # Of the paper's order it differs by the sizes of the norms alone.
+    # It differs from the paper's order only by the sizes of the norms.
     def kernels(of: nn.Module) -> int:
         return sum(p.numel() for p in of.parameters() if p.ndim > 1)
 
@@ -158,9 +158,9 @@ CHECKED: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("name", "options"), CHECKED)
 def test_a_student_without_rounding_is_its_network(name: str, options: dict[str, Any]) -> None:
-    """Evaluation, and training with frozen norms, fold the norms and change nothing else.
+    """Evaluation, and training with frozen norms, only fold the norms.
 
-    The maps are 4x4 or 8x8 in the end, whose reciprocals the DPU has exactly.
+    The last maps are 4x4 or 8x8, whose reciprocals are exact on the DPU.
     """
     torch.manual_seed(3)
     network = _seasoned(create(name, in_channels=1, **options), (1, 32, 32))
@@ -370,7 +370,7 @@ def _publish(monkeypatch: pytest.MonkeyPatch, tensors: dict[str, Tensor]) -> Non
 
 
 def test_pretrained_tensors_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No download in a test: the published tensors are another network's."""
+    """Tests do not download; the published tensors are those of another network."""
     published = DenseNet(order="pre", num_classes=20, **SMALL).state_dict()
     _publish(monkeypatch, published)
     network = DenseNet(order="pre", **SMALL)

@@ -1,6 +1,6 @@
-"""ImageNet's mean and std on the whole way: data set, student, model.toml, application, runner.
+"""ImageNet's mean and std through all stages: data set, student, model.toml, application, runner.
 
-What is expected is computed here from the published figures alone, in fractions.
+Expected values are computed here from the published figures alone, in fractions.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _in_units_of_the_step(level: int, channel: int, fix_point: int) -> Fraction:
 
 
 def _expected(fix_point: int) -> tuple[np.ndarray, np.ndarray]:
-    """The int8 value of each level and channel, and where it is too near to a tie to tell."""
+    """Return the int8 value of each level and channel, and a mask of those too close to a tie."""
     exact = [[_in_units_of_the_step(v, c, fix_point) for c in range(3)] for v in range(256)]
     rounded = [[floor(x + Fraction(1, 2)) for x in row] for row in exact]
     ties = [[abs((x + Fraction(1, 2)) % 1) < Fraction(1, 10**4) for x in row] for row in exact]

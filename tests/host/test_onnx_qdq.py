@@ -1,4 +1,4 @@
-"""A student's ONNX file gives what ONNX defines, whatever a CPU multiplies bytes with."""
+"""A student's ONNX file gives ONNX's defined values on CPUs with any byte multiplication."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def convolved(model: QuantisedModel, x: Any, weights: np.ndarray, **options: Any
 
 
 def defined(path: Path, pixels: np.ndarray) -> np.ndarray:
-    """What onnx's own reference implementation gives, in numpy and node by node."""
+    """Return the outputs of onnx's reference implementation, in numpy and node by node."""
     model: Any = onnx.load(str(path))
-    # It has QuantizeLinear and DequantizeLinear from this version on; they mean the same.
+    # It has QuantizeLinear and DequantizeLinear from this version on, with the same meaning.
     model.opset_import[0].version = 19
     outputs: Any = ReferenceEvaluator(model).run(None, {"images": pixels})
     return np.asarray(outputs[0])
@@ -72,7 +72,7 @@ def assert_as_defined(
     images : int8 (N, H, W, C)
     """
     pixels = images.transpose(0, 3, 1, 2) * np.float32(2.0**-INPUT_POINT)
-    (folder / INT8_FILE).write_bytes(to_onnx(graph))  # no other form: what all processors take
+    (folder / INT8_FILE).write_bytes(to_onnx(graph))  # the form that all processors accept
     wanted = defined(folder / INT8_FILE, pixels)
     for runtime in runtimes:
         platform = entry(runtime).make()
@@ -105,7 +105,7 @@ def test_sums_do_not_saturate(
     pad = [kernel // 2] * 4
     model.output(convolved(model, x, weights, kind=kind, pad=pad))
     wanted = assert_as_defined(model.finish(), images, [runtime], tmp_path)
-    assert len(np.unique(wanted)) > 2  # what is compared is not all at one limit
+    assert len(np.unique(wanted)) > 2  # the compared values are not all at one limit
 
 
 @st.composite
@@ -142,7 +142,7 @@ def test_convolutions_of_any_shape(
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_concat_before_a_convolution(runtime: str, tmp_path: Path) -> None:
-    """OpenVINO 2026.4 rounds what an int8 QuantizeLinear takes from a concat to whole numbers."""
+    """OpenVINO 2026.4 rounds a concat before an int8 QuantizeLinear to whole numbers."""
     rng = np.random.default_rng(0)
     identity = (64 * np.eye(8)).astype(np.int8).reshape(8, 1, 1, 8)
     model = QuantisedModel("net")

@@ -1,4 +1,4 @@
-"""What networks return: heads of detectors, nested results, activations at the end."""
+"""Outputs of networks: detection heads, nested results, final activations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHAPE = (3, 10, 12)
 
 
 class Heads(nn.Module):
-    """Two maps of a backbone, four convolutions on them, and what is returned of these."""
+    """Two maps of a backbone, four convolutions on them, and a function that returns them."""
 
     def __init__(self, returned: Callable[..., Any], boxes: int = 8, classes: int = 6) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ def test_every_pass_leaves_what_is_returned(name: str) -> None:
 
 
 def test_rows_of_maps_cost_nothing() -> None:
-    """The permutation of a head is the order that the DPU has."""
+    """The permutation of a head is the DPU's own order."""
     student = Student(Heads(_ssd), SHAPE)
     kinds = [op.get_type() for op in to_quantised(student, "ssd").toposort()]
     assert kinds.count("reshape") == 4 and kinds.count("concat") == 2 and "transpose" not in kinds

@@ -1,6 +1,6 @@
 """`tutelage overlay`, with files of our own and servers on this machine.
 
-AMD's files and AMD's address were never seen by these tests.
+These tests never used AMD's files and AMD's address.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ MOST = 1_000_000
 
 
 def _quiet(text: str) -> None:
-    """Takes what a user would be told."""
+    """Collects the messages to the user."""
 
 
 @pytest.fixture
 def overlays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A board "mine" with three files; returns its folder."""
+    """Create a board "mine" with three files; return its folder."""
     folder = tmp_path / "overlays" / "mine"
     folder.mkdir(parents=True)
     text = f'board = "Mine"\nrelease = "Mine 1"\nurl = "https://localhost:9/"\nmax_bytes = {MOST}\n'
@@ -88,7 +88,7 @@ def test_local_files_are_verified_pinned_and_placed(
     figures = json.loads(capsys.readouterr().out)
     assert figures["output"] == str(output) and figures["pins"].startswith("as in ")
     assert _contents(output) == before
-    assert main(["overlay", "mine"]) == 0  # nothing is fetched: all is there
+    assert main(["overlay", "mine"]) == 0  # nothing is downloaded: all files exist
 
 
 def test_files_under_their_makers_names(overlays: Path, local: Path, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_files_under_their_makers_names(overlays: Path, local: Path, tmp_path: P
 
 
 def test_the_board_takes_what_is_placed(overlays: Path, local: Path) -> None:
-    """board/overlay reads the copy of the pins; both sides agree about its form."""
+    """board/overlay reads the copy of the pins; both sides use the same form."""
     assert main(["overlay", "mine", "--from", str(local)]) == 0
     pins = read_toml(overlays / "files" / "sha256.toml")["files"]
     assert {name: sums_of(overlays / "files" / name).sha256 for name in FILES} == pins
@@ -199,7 +199,7 @@ def test_the_zcu104s_manifest() -> None:
 
 
 class _Server(ThreadingHTTPServer):
-    """Serves FILES; `fault` chooses what goes wrong, `asked` notes the paths."""
+    """Server of FILES; `fault` selects a failure, `asked` records the paths."""
 
     daemon_threads = True
     fault = ""
@@ -213,7 +213,7 @@ class _Server(ThreadingHTTPServer):
         return f"127.0.0.1:{self.server_port}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no news."""
+        """A client that disconnects is not reported."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -340,7 +340,7 @@ def test_http_is_for_tests_only(overlays: Path, server: _Server) -> None:
 
 
 def test_https(overlays: Path, tmp_path: Path) -> None:
-    """A certificate that is not trusted is refused; one that is gives the files."""
+    """An untrusted certificate is refused; a trusted one gives the files."""
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl, to make a certificate")
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"

@@ -1,4 +1,4 @@
-"""Quantisation without training: what it keeps, what it gains, and that it is deployed as it is."""
+"""Quantisation without training: invariants, gains, and deployment."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _images(count: int = 32) -> Tensor:
 
 
 def _with_statistics(network: nn.Module) -> nn.Module:
-    """Norms with scales of their own and the running statistics of some images."""
+    """Give norms different scales and the running statistics of some images."""
     generator = torch.Generator().manual_seed(2)
     for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.momentum = None
@@ -116,7 +116,7 @@ def _db(student: Student, images: Tensor, wanted: Tensor) -> float:
 
 
 def _unbalance(student: Student, power: float) -> None:
-    """The same function with other scales, as a network may come: 2^uniform(-power, power)."""
+    """Return the same function with other channel scales: 2^uniform(-power, power)."""
     groups = channel_groups(student)
     generator = torch.Generator().manual_seed(4)
     scale = torch.exp2((torch.rand(groups.count, generator=generator) * 2 - 1) * power)
@@ -160,7 +160,7 @@ def test_equalisation_does_not_depend_on_the_scales_that_a_network_comes_with(
 
 
 def test_training_afterwards_sees_the_same_network() -> None:
-    """With the batch's statistics too: norms are scaled with the layers that they belong to."""
+    """With the batch's statistics too: norms are scaled with their layers."""
     images, student = _images(), Student(_joined(), SHAPE)
     student.observer = lambda name, values: None  # nothing is rounded
     with torch.no_grad():
@@ -317,7 +317,7 @@ def test_rounding_by_results_is_better_and_is_deployed(
 
 
 def _results(student: Student, step: Step) -> Tensor:
-    """What a layer computes by its rounded weights, before the activation."""
+    """Return a layer's output with its rounded weights, before the activation."""
     with torch.no_grad():
         weight, bias = step.conv.folded()
         point = student.fix_points().weights[step.conv.name]
@@ -362,7 +362,7 @@ def test_sums_keep_what_images_agree_about() -> None:
 
 
 def test_each_layer_gets_no_worse_by_rounding() -> None:
-    """The error of a layer's own result behind its activation, its inputs being what they are."""
+    """Return the error of a layer's output after its activation, for its given inputs."""
     images = _images()
     student = Student(_mobilenet(), SHAPE, Bits(weights=3, first=3, last=3)).eval()
     calibrate(student, images)
@@ -375,7 +375,7 @@ def test_each_layer_gets_no_worse_by_rounding() -> None:
     for step in lockstep(student, [images]):
         before = error(step)
         round_layer(student, step)
-        # That of the rounded bias is what falls.
+        # The error with the rounded bias decreases.
         assert error(step) <= 1.05 * before + 1e-6, step.conv.name
 
 
@@ -468,7 +468,7 @@ def test_all_quantisers_together_are_the_student() -> None:
 
 @pytest.fixture(scope="module")
 def run(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ptq run's TOML file, for a network that has learnt nothing."""
+    """The TOML file of a ptq run, for an untrained network."""
     folder = tmp_path_factory.mktemp("ptq")
     network = create("densenet-tiny", in_channels=3, num_classes=10)
     checkpoint.save(folder / "float.safetensors", {"student": network.state_dict()}, {})

@@ -23,7 +23,7 @@ from tutelage.host.quantise.walker import UnsupportedOp
 
 
 def _essence(operations: list[Operation]) -> list[Any]:
-    """Everything but names, and positions, which reshapes move; sums have two names."""
+    """Return everything but names and positions, which reshapes move; sums have two names."""
     return [
         (o.kind.replace("add", "eltwise"), *astuple(o)[4:], o.output)
         for o in operations
@@ -78,7 +78,7 @@ def test_what_the_dpu_cannot_take_is_named() -> None:
 def test_what_does_not_fit_the_dpu_is_not_predicted_on_it(
     network: nn.Module, left: list[str]
 ) -> None:
-    """Windows and channels beyond the DPU's limits are the CPU's, as in a file of the network."""
+    """Windows and channels beyond the DPU's limits go to the CPU, as in the network's file."""
     found = predict(network_operations(network, (3, 24, 24)))
     assert [operation.name for operation in found.left_to_cpu] == left
 

@@ -1,4 +1,4 @@
-"""`tutelage.predict`: files, PyTorch networks and operations, by the one model of latency."""
+"""`tutelage.predict`: files, PyTorch networks and operations, by the same latency model."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_its_operations_are_those_of_the_file() -> None:
 
     def essence(operations: list[Any]) -> list[Any]:
         found = [(o.kind, o.output, o.macs) for o in operations if not op_type(o.kind).free]
-        # A quantised file has one kind for all products, a compiled one has two.
+        # A quantised file has one op type for all products, a compiled one has two.
         products = {"depthwise": "mul", "eltwise": "mul"}
         return sorted((products.get(kind, kind), *rest) for kind, *rest in found)
 

@@ -24,7 +24,7 @@ print(sum(stepped("emulation, batch 1", range(3))))
 
 
 def _on_a_terminal(command: list[str], root: Path) -> tuple[str, str]:
-    """Run a command whose standard error is a terminal; returns standard output and error."""
+    """Run a command whose standard error is a terminal; return standard output and error."""
     leader, follower = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
     with subprocess.Popen(

@@ -101,7 +101,7 @@ LOADERS: dict[str, Callable[[Tensor], Any]] = {
 
 @pytest.mark.parametrize("kind", LOADERS)
 def test_calibration_from_any_batches(kind: str, network: nn.Module, images: Tensor) -> None:
-    """However the same images come, the same thresholds follow; `images` bounds their number."""
+    """The same images in any form give the same thresholds; `images` bounds their number."""
     wanted = tutelage.quantise(network, images).log2_t
     student = tutelage.quantise(network, LOADERS[kind](images), images=24)
     assert torch.equal(student.log2_t, wanted)
@@ -120,7 +120,7 @@ def test_a_loader_is_asked_for_no_more_than_is_used(network: nn.Module, images: 
 
 
 def test_pixels_in_place_of_inputs(network: nn.Module, photos: Path) -> None:
-    """uint8 of a loader are normalised by mean and std, as those of a directory are."""
+    """uint8 images of a loader are normalised by mean and std, like those of a directory."""
     form = make_form(SHAPE, [0.5], [0.25], crop="center")
     pixels = read_pictures(photos, form, most=7)
     assert pixels.shape == (7, *SHAPE) and pixels.dtype == torch.uint8
@@ -160,7 +160,7 @@ def test_activations_to_replace_and_at_the_end(images: Tensor, tmp_path: Path) -
 
 
 class Two(nn.Module):
-    """A network of two inputs and two outputs."""
+    """A network with two inputs and two outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -242,7 +242,7 @@ def test_the_exported_files_are_the_network(
     quantised: Student, images: Tensor, tmp_path: Path
 ) -> None:
     quantised.train()  # an export does not depend on the mode
-    for labels in ((), ("a", "b", "c", "d")):  # the second in place of the first
+    for labels in ((), ("a", "b", "c", "d")):  # the second replaces the first
         tutelage.export(quantised, tmp_path / "mine", labels=labels)
         description = read_description(tmp_path / "mine" / "model.toml")
         assert description.labels == (labels or ("0", "1", "2", "3"))
@@ -393,7 +393,7 @@ def test_wrong_use(
     assert not (tmp_path / "mine").exists()
 
 
-# -- what is given wrongly, or otherwise than in lists --------------------------------------------
+# -- wrong arguments, and arguments that are not lists --------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor, tuple])

@@ -41,7 +41,7 @@ SMALL: dict[str, Any] = dict(growth_rate=4, block_config=(2, 2), in_channels=1)
 
 @pytest.fixture(scope="module")
 def images(repo_root: Path) -> Tensor:
-    """Fashion-MNIST: the 300 shipped images, and 1,000 test images where Debian's package is."""
+    """Fashion-MNIST: the 300 shipped images, and 1,000 test images with Debian's package."""
     paths = sorted((repo_root / "app" / "demo" / "images").glob("*/*.png"))
     grey = np.stack([np.asarray(cv2.imread(str(p), cv2.IMREAD_GRAYSCALE)) for p in paths])
     if TEST_IMAGES.is_file():
@@ -61,15 +61,15 @@ def test_gradients_are_tqts_and_those_of_finite_differences(
 ) -> None:
     """TQT (arXiv:1903.08066, eq. 6 to 8) passes the round and the ceil straight through.
 
-    So what is differentiated is s * (u + r), u = x / s, with the rounding's residue r and the
-    choice of what is clipped held fast, and s = 2^log2_t / 2^m without the ceil: smooth in both.
+    It thus differentiates s * (u + r), u = x / s, with the residue r of the rounding and the
+    set of clipped values constant, and s = 2^log2_t / 2^m without the ceil: smooth in both.
     """
     generator = torch.Generator().manual_seed(bits)
     x, g = torch.randn(2, 500, generator=generator, dtype=torch.float64)
     x = (x * 2.0**ceiling).requires_grad_()
     magnitude = bits - 1 if signed else bits
     lowest, highest = -(2**magnitude) if signed else 0, 2**magnitude - 1
-    # Somewhere below the power of two: the ceil takes it there, the gradient is the same.
+    # Below the power of two, to which the ceil rounds it; the gradient is the same.
     log2_t = torch.tensor(ceiling - 0.3, dtype=torch.float64, requires_grad=True)
     point = magnitude - math.ceil(float(log2_t.detach()))
     y = FakeQuantise.apply(x, log2_t, point, lowest, highest, False)
@@ -105,11 +105,11 @@ def test_gradients_are_tqts_and_those_of_finite_differences(
 )
 @settings(deadline=None, max_examples=60)
 def test_rounding_is_the_dpus(values: list[float], point: int, bits: int) -> None:
-    """Halves up, as tutelage.core.fixed_point has it."""
+    """Halves round up, as in tutelage.core.fixed_point."""
     lowest, highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     scaled = np.asarray(values, np.float32).astype(np.float64) * 2.0**point
     expected = np.clip(np.floor(scaled + 0.5), lowest, highest)
-    # float32 cannot hold every x * 2^p + 1/2; where it does, the result is exact.
+    # float32 cannot represent every x * 2^p + 1/2; if it can, the result is exact.
     exact = (scaled + 0.5).astype(np.float32) == scaled + 0.5
     found = quantise(torch.tensor(values), point, lowest, highest).numpy() * 2.0**point
     assert (found == expected)[exact].all()
@@ -133,12 +133,12 @@ def test_the_fused_relu_is_a_relu_before_the_quantiser(bits: int, memory_format:
         torch.testing.assert_close(fused_result, plain_result)
 
 
-# -- where quantisers stand -----------------------------------------------------------------
+# -- positions of quantisers ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("preset", ["densenet-tiny", "densenet-small"])
 def test_each_dense_block_has_one_fix_point(preset: str) -> None:
-    """Its concats, all that they join, and the max pools before and behind them."""
+    """Its concats, all their inputs, and the max pools before and after them."""
     student = Student(create(preset, in_channels=1), (1, 28, 28))
     blocks: dict[str, set[int]] = {}
     for name, layer in student.layers.items():
@@ -171,7 +171,7 @@ def test_first_and_last_layer_have_their_own_bits() -> None:
 
 
 def test_ranges() -> None:
-    """[0, 2^b - 1] behind a ReLU, but int8's own at 8 bits."""
+    """[0, 2^b - 1] after a ReLU, but int8's range at 8 bits."""
     for bits, highest in ((2, 3), (4, 15), (7, 127), (8, 127)):
         student = Student(DenseNet(**SMALL), (1, 28, 28), Bits(8, bits, last=bits))
         relu = student.activation_of["features/conv0"]
@@ -246,7 +246,7 @@ def test_every_shift_is_legal(kind: str) -> None:
 
 
 def test_weights_above_one_in_a_cycle() -> None:
-    """A dense layer leads back to its own concat: two negative fix points would never settle."""
+    """A dense layer leads back to its own concat: two negative fix points would not converge."""
     student = Student(DenseNet(**SMALL), (1, 28, 28))
     for name, quantiser in student.weight_of.items():
         student.log2_t.data[quantiser.index] = 12 if "denselayer1" in name else 0
@@ -291,7 +291,7 @@ def _student(preset: str, bits: Bits, **options: Any) -> Student:
 
 
 def _seasoned(preset: str, bits: Bits, images: Tensor) -> Student:
-    """With running statistics of real images, as after training in float."""
+    """A network with running statistics of real images, as after training in float."""
     torch.manual_seed(1)
     network = create(preset, in_channels=1)
     for module in network.modules():
@@ -410,7 +410,7 @@ def test_every_parameter_learns(images: Tensor) -> None:
     assert not silent
     assert student.log2_t.grad is not None
     still = [q.name for q in student.quantisers if student.log2_t.grad[q.index] == 0]
-    # The mean of 4-bit values may be exact at 8 bits, with nothing to learn from.
+    # The mean of 4-bit values may be exact at 8 bits, without a gradient.
     assert student.images.name in still and set(still) <= {student.images.name, "pool"}
 
 
@@ -438,7 +438,7 @@ def test_a_student_goes_through_its_state(images: Tensor) -> None:
 
 
 def _assert_same(student: Student, graph: Graph, images: Tensor, some: int = 100) -> None:
-    """Every logit of every image by the fast engine, of `some` by the reference too."""
+    """Compare every logit with the fast engine, and of `some` images with the reference too."""
     with torch.no_grad():
         expected = student.eval()(images).numpy()
     assert len(np.unique(expected)) > 15
@@ -468,7 +468,7 @@ def test_a_student_is_its_model(preset: str, bits: Bits, method: str, images: Te
 
 
 class Pools(nn.Module):
-    """Average pools with padding and of 3x6, a max pool in ceil mode, ReLU6 behind a sum."""
+    """Average pools with padding and of 3x6, a max pool in ceil mode, ReLU6 after a sum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -536,7 +536,7 @@ def test_an_average_pool_as_large_as_its_map_has_its_padding(
 
 @pytest.mark.parametrize("bits", [2, 4, 5, 7])
 def test_a_narrow_relu6_beside_signed_values_is_its_model(bits: int, images: Tensor) -> None:
-    """One group, whose quantiser is signed: what is behind the ReLU6 is not negative yet."""
+    """One group with a signed quantiser, although values after the ReLU6 are not negative."""
 
     class Both(nn.Module):
         def __init__(self) -> None:
@@ -630,7 +630,7 @@ def test_sums_past_two_to_the_24_are_exact() -> None:
 
 
 def test_leaky_products_past_two_to_the_24_are_exact() -> None:
-    """26 * (71 * 71 - (117 << 16)), rounded to 24 bits, would come to lie on a half."""
+    """26 * (71 * 71 - (117 << 16)), rounded to 24 bits, would be exactly a half."""
     student = Student(nn.Sequential(nn.Conv2d(1, 1, 1), nn.LeakyReLU(26 / 256)), (1, 1, 1))
     nn.init.constant_(student.get_parameter("layers.0.weight"), 71 / 128)
     nn.init.constant_(student.get_parameter("layers.0.bias"), -117 * 4)
@@ -667,7 +667,7 @@ def test_both_orders_of_densenet_with_a_max_pool(order: str, images: Tensor) -> 
 
 
 def test_narrow_first_and_last_layers(images: Tensor) -> None:
-    """Images and logits of few bits are clipped, too."""
+    """Images and logits of few bits are clipped too."""
     student = _student("resnet-8", Bits(4, 4, first=5, last=6))
     calibrate(student, images[:100])
     _teach(student, images)
@@ -676,7 +676,7 @@ def test_narrow_first_and_last_layers(images: Tensor) -> None:
 
 
 def test_wide_joins_between_narrow_layers(images: Tensor) -> None:
-    """What meets in a concat has 8 bits; only what has fewer needs ops that clip."""
+    """Inputs of a concat have 8 bits; only narrower values need ops that clip."""
     student = _student("densenet-tiny", Bits(3, 3, joined=8))
     calibrate(student, images[:100])
     _teach(student, images)
@@ -697,7 +697,7 @@ def test_a_channels_last_student_is_the_same(images: Tensor) -> None:
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=15)
 def test_the_law_holds_for_any_thresholds(seed: int) -> None:
-    """Also far from sensible ones, where fix points are moved and everything saturates."""
+    """Also with unreasonable thresholds, which move fix points and saturate everything."""
     generator = torch.Generator().manual_seed(seed)
     student = Student(Mixed(), (2, 8, 8), Bits(5, 8, last=8))
     spread = torch.randint(-6, 7, (len(student.log2_t),), generator=generator)

@@ -1,4 +1,4 @@
-"""A release on its own, as it lies on a board."""
+"""A release on its own, as on a board."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tutelage.host.deploy.release import Parts, gather, seal
 
 
 def _figures(stage: Path, repo_root: Path, program: list[str]) -> None:
-    """Run a program of the release in front of the stand-ins of vart and xir."""
+    """Run a program of the release with the stand-ins for vart and xir."""
     environment = {"PYTHONPATH": str(repo_root / "tests" / "fake_board"), "PATH": "/usr/bin:/bin"}
     command = [sys.executable, *program, "--model", "model", "--source", "model/images"]
     done = subprocess.run(command, cwd=stage, env=environment, capture_output=True, text=True)
@@ -23,7 +23,7 @@ def _figures(stage: Path, repo_root: Path, program: list[str]) -> None:
 
 @pytest.mark.slow
 def test_a_deployed_model_keeps_its_name(tmp_path: Path, repo_root: Path) -> None:
-    """Whoever runs it there, and whether the host says its name or not."""
+    """Run by any user, with and without a name from the host."""
     model = make_model(tmp_path / "my garments")
     for number, name in enumerate(("my garments", "renamed é")):
         model = model.rename(model.with_name(name))

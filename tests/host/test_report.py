@@ -29,7 +29,7 @@ HOSTILE = "<script>alert(1)</script>\"'|&$\\frac$"
 
 
 class _Page(HTMLParser):
-    """Collects what matters of a page; complains where tags do not fit."""
+    """Collector of a page's relevant elements, which fails on mismatched tags."""
 
     VOID = frozenset({"meta", "link", "br", "image", "use", "path"})
 
@@ -268,7 +268,7 @@ _OTHER_MODEL = {"sha256": "0" * 64, "provenance": {"checkpoint_sha256": ["0"]}}
 
 
 def _bench(folder: Path) -> None:
-    """A comparison of the demo as `tutelage bench` writes it, with untrusted text in it."""
+    """A comparison as written by `tutelage bench`, with untrusted text in it."""
     figure = {"value": 1.5, "low": 1.4, "high": 1.6}
     none = dict.fromkeys(figure)
     row: dict[str, Any] = {

@@ -34,7 +34,7 @@ CLASSES = ("front", "tilted")
 
 
 def wide_photos(folder: Path) -> Path:
-    """Rings in 16:9 pictures: stretched to a square, one seen from the front looks tilted."""
+    """Rings in 16:9 pictures: stretched to a square, a frontal ring looks tilted."""
     rng = np.random.default_rng(7)
     for name, squeeze in zip(CLASSES, (1.0, 0.56), strict=True):
         (folder / name).mkdir(parents=True)
@@ -95,7 +95,7 @@ def grey_idx(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Trained:
-    """A quantised run and what it was trained on."""
+    """A quantised run and its data set."""
 
     run: Path
     kind: str
@@ -146,7 +146,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def _files(trained: Trained, folder: Path) -> list[Path]:
-    """The test set's own files, else its images written as files, each below its class."""
+    """Return the test set's own files, or else its images written as files in class folders."""
     if trained.data.files:
         return list(trained.data.files)
     files = []

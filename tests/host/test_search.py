@@ -1,4 +1,4 @@
-"""Storages that workers share: how they open, who takes a trial, and what a dead worker leaves."""
+"""Shared storages: opening, claiming of trials, and trials of dead workers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _wait(condition: Any, seconds: float = 20.0) -> None:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds by which workers judge each other; to be set."""
+    """Set the lease of workers, s."""
     seconds = [0.0]
     monkeypatch.setattr(leases, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
     return seconds
@@ -70,7 +70,7 @@ def test_a_silent_workers_trial_is_taken_back_and_its_result_refused(
     scheme: str, tmp_path: Path, clock: list[float]
 ) -> None:
     url = f"{scheme}{tmp_path / 'storage'}"
-    dead, alive = (Leases(_study(url), LEASE) for _ in range(2))  # the first gives no sign of life
+    dead, alive = (Leases(_study(url), LEASE) for _ in range(2))  # the first one is silent
     study = _study(url)
     trial = study.trials[0]._trial_id
     assert dead.take(trial, _no_end)
@@ -171,7 +171,7 @@ def test_a_line_that_a_dead_writer_left_incomplete_is_dropped(tmp_path: Path) ->
     assert len(_study(_journal(tmp_path), 0).trials) == 1  # who starts
     with path.open("ab") as file:
         file.write(b'{"op_code": 4, "stu')
-    running.enqueue_trial({})  # and who runs already
+    running.enqueue_trial({})  # and workers that already run
     assert [json.loads(line)["op_code"] for line in path.read_bytes().splitlines()][-1] == 4
     assert len(open_study(_journal(tmp_path), "x", ["maximize"]).trials) == 2
 
@@ -232,7 +232,7 @@ def test_without_optuna_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPat
 
 
 class _Numbers:
-    """A queue of numbers, of which one fails and one becomes another worker's."""
+    """A queue of numbers, of which one fails and one is taken over by another worker."""
 
     poll_seconds: float | None = 0.01
 

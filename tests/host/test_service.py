@@ -1,6 +1,6 @@
 """The systemd service on a stand-in board: its user, its token, its command.
 
-The board has a stand-in of systemctl that reads the unit file and runs its command as its user;
+The board has a stand-in for systemctl that reads the unit file and runs its command as its user;
 test_service_systemd.py has a real systemd. `systemd-analyze verify` reads the unit where it is
 installed.
 """
@@ -38,7 +38,7 @@ needs_board = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")
 
 RUNS = "--source model/images --frames 2 --quiet --json -"
 UNIT = "etc/systemd/system/tutelage.service"
-# A unit's words: in double quotes with JSON's escapes, %% for % and $$ for $.
+# The words of a unit's command: in double quotes with JSON's escapes, %% for % and $$ for $.
 SYSTEMCTL = """\
 #!{python}
 import json, os, pwd, grp, re, subprocess, sys
@@ -108,7 +108,7 @@ def _ran(board: StandInBoard) -> dict[str, Any]:
 
 
 def _wait_for(board: StandInBoard, text: str) -> None:
-    """Wait until a program was called so."""
+    """Wait until a program was called with these words."""
     end = time.monotonic() + 60
     while text not in (board.root / "calls").read_text():
         assert time.monotonic() < end, (board.root / "calls").read_text()
@@ -118,7 +118,7 @@ def _wait_for(board: StandInBoard, text: str) -> None:
 @pytest.mark.slow
 @needs_board
 def test_the_service_runs_as_another_user_than_root(board: StandInBoard, plan: Plan) -> None:
-    """Root deploys here, hence the user must be named; nothing is copied until it can be used."""
+    """Root deploys here, so the user must be named; nothing is copied before it is valid."""
     refused = _go(board, plan, service=RUNS)
     assert refused.error.startswith("service: it would run as root, since root deploys")
     assert "--service-user" in refused.error
@@ -138,7 +138,7 @@ def test_the_service_runs_as_another_user_than_root(board: StandInBoard, plan: P
     assert (ran["user"], ran["groups"], ran["status"]) == ("xilinx", [44], 0), ran["err"]
     assert json.loads(ran["out"])["frames"]["classified"] == 2
 
-    # The token: made once, where only its owner and root read it, and where nobody else sees it.
+    # The token is created once, readable only by its owner and root, and shown to no other user.
     token = board.tutelage / "web.env"
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     value = ran["more"]["TUTELAGE_WEB_TOKEN"]
@@ -188,7 +188,7 @@ def test_a_user_who_is_not_root_deploys_with_sudo(
 @pytest.mark.slow
 @needs_board
 def test_a_plugin_goes_with_its_release(board: StandInBoard, plan: Plan, tmp_path: Path) -> None:
-    """Into the smoke test, the service, a measurement, and what is rolled back to."""
+    """In the smoke test, the service, a measurement, and after a rollback."""
     lone = ["measure", board.host, "--ssh-config", str(board.ssh_config), "--plugin", "ops.py"]
     assert main(lone) == 2  # there is no model that it belongs to
     plugin = tmp_path / "my operators.py"

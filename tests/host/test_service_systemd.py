@@ -1,7 +1,7 @@
-"""The service's unit under a real systemd, the first process of namespaces of its own.
+"""The service's unit under a real systemd, as the first process of new namespaces.
 
-It is this machine's systemd on an overlay of this machine's files, hence no board's. The unit
-starts the application, or what writes down in its place what it may do.
+It is this machine's systemd on an overlay of this machine's files, not a board's. The unit
+starts the application, or a program that records its permissions.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _why_not() -> str:
 
 
 def _home(folder: Path, unit: str) -> Path:
-    """Make the home directory of a user with a release, whose Python writes down what it sees."""
+    """Create a user's home directory with a release whose Python records what it can access."""
     home = folder / "home"
     release = home / "tutelage/current"
     (release / ".venv/bin").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Login set-ups of real people: what ssh and a board's login files do before a command's output."""
+"""Real login set-ups: options of ssh, and output of a board's login files before a command's."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _REASON = why_not()
 pytestmark = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")
 needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 
-# A shell's answer comes behind all of these: a greeting, a terminal's title without a line's end, a
-# file that prints each command line that it is given, one that complains.
+# A shell's answer comes after all of these: a greeting, a terminal title without a line end, a
+# file that prints each command line, one that prints an error.
 NOISE = {
     "greeting": "echo Welcome to the lab; date",
     "title": r"printf '\033]0;%s\007' board",
@@ -123,7 +123,7 @@ def test_noise_is_explained_before_rsync_breaks_of_it(
 def test_settings_of_interactive_use_are_turned_off(
     board: StandInBoard, plan: Plan, tmp_path: Path
 ) -> None:
-    """As people have them for a host where they want a tmux session at once."""
+    """As used for hosts on which a tmux session is started at once."""
     config = _config(board, tmp_path, "  RemoteCommand tmux new -A\n  RequestTTY force\n"
                      "  PermitLocalCommand yes\n  LocalCommand echo connected\n")  # fmt: skip
     report = _deploy(board, plan, config)
@@ -149,7 +149,7 @@ def test_settings_for_tunnels_and_for_looking_into_ssh(
     assert not list(Path(scratch).iterdir())
     Path(scratch).rmdir()
     end = time.monotonic() + 60
-    while _processes(scratch):  # of the connection in the background, which was asked to end
+    while _processes(scratch):  # of the connection in the background, after its exit request
         assert time.monotonic() < end
         time.sleep(0.05)
 
@@ -161,7 +161,7 @@ def _processes(text: str) -> list[str]:
 
 
 def test_an_address_of_ipv6(board: StandInBoard, tmp_path: Path) -> None:
-    """Such as a board's own on a cable, which needs no router."""
+    """Such as a board's link-local address on a cable, without a router."""
     near = next(path.name for path in Path("/sys/class/net").glob(f"tt{os.getpid()}b*h"))
     told = board.run("cat /proc/net/if_inet6")
     found = re.search(r"^(fe80\w+) .* eth0$", told, re.MULTILINE)
@@ -212,7 +212,7 @@ def test_a_deployment_is_one_connection(
 
 @pytest.mark.full_board
 def test_an_sshd_that_shares_no_connection(board: StandInBoard, plan: Plan) -> None:
-    """Then each command has one of its own, as ssh does by itself, and all goes on."""
+    """Then each command has its own connection, as by default in ssh, and everything works."""
     config = board.root / "etc/ssh/board_config"
     text = config.read_text()
     (plan.model / "notes.txt").write_text("again")
@@ -228,7 +228,7 @@ def test_an_sshd_that_shares_no_connection(board: StandInBoard, plan: Plan) -> N
 def test_where_no_socket_can_be_each_command_connects(
     board: StandInBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A temporary directory whose path is too long is not used, nor where the user shares alone."""
+    """A temporary directory with a path that is too long is not used; nor is a shared one."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("long" * 30)))
     Path(str(tmp_path / ("long" * 30))).mkdir()
     with Remote(board.host, board.ssh_config) as remote:
@@ -248,7 +248,7 @@ def _logins(board: StandInBoard) -> int:
 
 
 def _reload(board: StandInBoard) -> None:
-    """Let the board's sshd read its configuration again; returns when it listens."""
+    """Let the board's sshd reload its configuration; return when it listens."""
     count = board.log.read_text().count("Server listening on 0.0.0.0")
     pid = board.run("pgrep -o -x sshd").strip()
     board.run(f"kill -HUP {pid}")
@@ -261,7 +261,7 @@ def _reload(board: StandInBoard) -> None:
 def test_a_changed_and_an_unknown_host_key_get_different_advice(
     board: StandInBoard, tmp_path: Path
 ) -> None:
-    """The advice is followed, word for word, and helps."""
+    """Following the advice exactly solves the problem."""
     known = board.known_hosts.read_text()
     other = (board.ssh_config.parent / "client_key.pub").read_text()
     try:

@@ -1,4 +1,4 @@
-"""Images that stay on the disk: pixels, order and weights of those in memory, by any process."""
+"""Streamed images: the same pixels, order and weights as in memory, in any process."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_a_streamed_run_ends_with_the_weights_of_one_in_memory(
     assert results[0].results == results[2].results
 
 
-# -- what is broken ----------------------------------------------------------------------------
+# -- broken images ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", [0, 2])

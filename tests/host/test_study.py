@@ -1,4 +1,4 @@
-"""The study: its cells, that it goes on where it stopped, and what it writes."""
+"""The study: its cells, its continuation after a stop, and its files."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_cells_of_cifar10() -> None:
     study = studies.read_study(CIFAR, Path("results"))
     names = [cell.name for cell in study.cells]
     assert len(names) == len(set(names)) and names[:2] == ["float-teacher-k16", "float-student-s0"]
-    # Seed by seed, so that half a study is a study of fewer seeds.
+    # Seed by seed, so that a partial study is a study with fewer seeds.
     assert names.index("qkd-without-tutoring-w4a4-s0") < names.index("float-student-s1")
     assert {cell.config["training"]["epochs"] for cell in study.cells if cell.needs} == {5}
     for cell in study.cells:  # nothing is learnt from what others are judged by
@@ -93,7 +93,7 @@ def test_the_cells_of_cifar10() -> None:
 
 
 def test_an_option_at_its_default_changes_no_cell(spec: Path, tmp_path: Path) -> None:
-    """So that options can be added to the program without doing a study again."""
+    """So that options can be added to the program without repeating a study."""
     table = read_toml(spec)
     before = [cell.settings for cell in studies.Study(table, tmp_path).cells]
     table["training"] |= {"temperature": 4.0}
@@ -142,7 +142,7 @@ def test_variants_are_methods_with_tables_of_their_own(spec: Path, tmp_path: Pat
         "from qat": {"method": "qat", "start": "qat", "bits": [[3, 3]], "seeds": [1]},
     }
     cells = {cell.name: cell for cell in studies.Study(table, tmp_path).cells}
-    # What was there is as it was.
+    # The existing results are unchanged.
     assert {c.name: c.settings for c in before}.items() <= {
         n: c.settings for n, c in cells.items()
     }.items()
@@ -176,7 +176,7 @@ def _read(table: dict[str, Any], folder: Path) -> studies.Study:
 
 
 def test_where_the_runs_lie_does_not_count() -> None:
-    """A table made in one place is known in another."""
+    """A study's results are recognised after moving them."""
     spec = read_toml(studies.DEFAULT)
     here, there = (studies.Study(spec, Path(place)) for place in ("results", "/elsewhere"))
     assert [c.settings for c in here.cells] == [c.settings for c in there.cells]
@@ -207,7 +207,7 @@ def test_a_study_stops_and_goes_on(
 
 
 def _start(repo_root: Path, *words: object) -> subprocess.Popen[str]:
-    """Start a worker on its own, as on another machine."""
+    """Start a worker in a separate process, as on another machine."""
     command = [sys.executable, "-m", "tutelage", *map(str, words)]
     return subprocess.Popen(command, cwd=repo_root, env={**os.environ, "OMP_NUM_THREADS": "1"},
                             text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
@@ -252,7 +252,7 @@ def test_two_workers_share_a_study_and_one_is_killed(
         "float-teacher-same", "float-student-s0", "ptq-w8a8-s0"
     ]  # fmt: skip
     assert rows[2]["float_accuracy"] == rows[1]["accuracy"] and "ptq-w8a8-s0: " in said
-    # Any machine collects, though nothing is left to do.
+    # Any machine collects the results, even if nothing is left to do.
     (out / "study.csv").unlink()
     assert main([*command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == rows == _rows(out)
@@ -269,7 +269,7 @@ def test_ctrl_c_gives_back_what_a_worker_was_at(repo_root: Path, tmp_path: Path)
                     "--storage", url)  # fmt: skip
     trials = open_study(url, study_queue.NAME, ["maximize"])
     _wait(lambda: sum(trial.state.name == "RUNNING" for trial in trials.trials) == 2)
-    _wait(lambda: len([*out.rglob("config.toml")]) == 2)  # both are past their claim
+    _wait(lambda: len([*out.rglob("config.toml")]) == 2)  # both have claimed their cells
     worker.send_signal(signal.SIGINT)
     _, errors = worker.communicate(timeout=60)
     assert worker.returncode == 1 and errors == "tutelage: interrupted\n"

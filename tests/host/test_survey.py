@@ -1,4 +1,4 @@
-"""The table of networks: its rows, and the published page."""
+"""The table of networks: the outcome of single networks, and the published table."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_each_outcome(tmp_path: Path) -> None:
 
 
 def test_the_published_table(repo_root: Path) -> None:
-    """Its counts are those of its rows, and no place of a machine is in it."""
+    """Its counts match its rows, and it contains no path of a machine."""
     text = (repo_root / "docs/networks.md").read_text(encoding="utf-8")
     sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
     shares = {}

@@ -1,4 +1,4 @@
-"""What can be added to a method: features, averages, damping, real steps, joined bits, starts."""
+"""Options of methods: features, averages, damping, real steps, joined bits, starts."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_distance_is_attention_transfers() -> None:
         wanted += float((q / q.norm() - p / p.norm()).square().sum()) / 5
     assert float(attention_distance([student], [teacher])) == pytest.approx(wanted)
     assert float(attention_distance([student] * 2, [teacher] * 2)) == pytest.approx(2 * wanted)
-    # Neither the scale nor the number of channels counts.
+    # Neither the scale nor the number of channels matters.
     alike = torch.cat([student, student], 1) * 3
     assert float(attention_distance([student], [alike])) == pytest.approx(0, abs=1e-12)
 
@@ -149,7 +149,7 @@ def test_features_are_added_to_what_is_distilled(
         run.teacher(images)
         wanted = 2.0 * attention_distance([seen["cat_1"], seen["cat_3"]], teacher)
     assert float(losses[0].student - losses[1].student) == pytest.approx(float(wanted), rel=1e-4)
-    # A phase that distils nothing has none.
+    # A phase without distillation has none.
     alone = [
         each.teaching.losses(SELF_STUDYING, images, labels, rows, 0.5) for each in (run, plain)
     ]
@@ -206,7 +206,7 @@ def test_a_low_bit_student_starts_from_a_wider_one(
     wide, _ = checkpoint.load(tmp_path / "w4a4" / STUDENT)
     state = narrow.state_dict()
     assert all(torch.equal(state[k], v) for k, v in wide["student"].items() if k != "log2_t")
-    # Thresholds suit the new levels: what few levels can hold is narrower.
+    # Thresholds suit the new levels: fewer levels have a narrower range.
     weights = [q.index for q in narrow.weight_of.values()][1:-1]
     assert (state["log2_t"][weights] <= wide["student"]["log2_t"][weights].ceil()).all()
     assert narrow.bits == Bits(3, 3)

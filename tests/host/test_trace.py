@@ -1,4 +1,4 @@
-"""From a PyTorch module to the DPU's layers: what goes through, and how the rest is refused."""
+"""From a PyTorch module to the DPU's layers: supported code, and refusals of the rest."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHAPE = (4, 8, 8)
 
 
 class Own(nn.Module):
-    """A user's module with most of what works: functions, methods and modules."""
+    """A user's module with most supported functions, methods and modules."""
 
     def __init__(self) -> None:
         super().__init__()

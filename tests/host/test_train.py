@@ -1,4 +1,4 @@
-"""The training loop: its losses, its phases, and that a run survives what happens to runs."""
+"""The training loop: its losses, its phases, and its robustness."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _config(method: str, **tables: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def float_run(data: tuple[DataSet, DataSet], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A float run that others start from; also everybody's teacher."""
+    """A float run from which other runs start, and which is also their teacher."""
     output = tmp_path_factory.mktemp("float")
     result = train(_config("float", training={"epochs": 8}), output, data=data)
     assert result.accuracy > 20  # of ten classes
@@ -317,7 +317,7 @@ def _command(config: Path, output: Path, *more: str) -> list[str]:
 def test_killed_and_resumed_until_it_is_done(
     repo_root: Path, folder: Path, float_run: Path, tmp_path: Path, more: str
 ) -> None:
-    """kill -9 at several moments; in the end the weights are those of an undisturbed run."""
+    """kill -9 at several moments; the final weights are those of an undisturbed run."""
     config = _write_config(tmp_path / "run.toml", folder, float_run, 30, more)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     whole = subprocess.run(
@@ -343,7 +343,7 @@ def test_killed_and_resumed_until_it_is_done(
 
 
 def _kill_after_next_checkpoint(process: subprocess.Popen[bytes], path: Path, wait: float) -> bool:
-    """kill -9 `wait` seconds after the next checkpoint; False where the run was done before."""
+    """kill -9 `wait` seconds after the next checkpoint; return False if the run ended before."""
     before = path.stat().st_mtime_ns if path.exists() else 0
     while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == before):
         time.sleep(0.002)

@@ -22,7 +22,7 @@ from tutelage.host.train.loop import load_data, train  # noqa: E402
 
 @pytest.fixture(scope="module")
 def photos(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """23 images in a folder and one below it, beside something else."""
+    """23 images in a folder and its sub-folder, and another file."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "more").mkdir()
     for number, path in enumerate(sorted((repo_root / "app/demo/images").rglob("*.png"))[::13]):

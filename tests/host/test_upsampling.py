@@ -1,4 +1,4 @@
-"""Maps that are interpolated, on the CPU or by what the DPU has instead."""
+"""Interpolated maps, on the CPU or with a replacement on the DPU."""
 
 from __future__ import annotations
 

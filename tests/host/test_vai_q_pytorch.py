@@ -90,7 +90,7 @@ def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.fixture
 def pytorch_nndct(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The stand-in, as a script imports it."""
+    """The stand-in package, as a script imports it."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     shim.install()
     yield import_module("pytorch_nndct")
@@ -99,7 +99,7 @@ def pytorch_nndct(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 class Network(nn.Module):
-    """A small network with a shortcut; its result has axes of one pixel."""
+    """A small network with a shortcut, whose output has axes of size 1."""
 
     def __init__(self, outputs: int = 4) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class Network(nn.Module):
 
 
 def images(count: int = 20) -> Tensor:
-    """Images, the same each time."""
+    """The same images each time."""
     return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
@@ -131,7 +131,7 @@ def calibrated(network: nn.Module) -> TorchQuantizer:
     return found
 
 
-# -- the way of a tutorial ----------------------------------------------------------------------
+# -- the steps of a tutorial ---------------------------------------------------------------------
 
 
 def test_a_tutorial_s_script_ends_in_a_file_for_the_board(tmp_path: Path, repo_root: Path) -> None:
@@ -171,12 +171,12 @@ def test_calibration_and_test(capsys: pytest.CaptureFixture[str]) -> None:
     state = {name: value.clone() for name, value in network.state_dict().items()}
     found = quantizer("calib", network)
     model = found.quant_model
-    assert not model.train().training  # always what is deployed
+    assert not model.train().training  # always the deployed form
     floating = network.eval()(images()).detach()
     network.train()
     for batch in images().split(7):
         assert model(batch).shape == (len(batch), 4, 1, 1)
-    # It computes in float until it is calibrated (but for the DPU's factors of average pools).
+    # It computes in float until it is calibrated (except for the DPU's factors of average pools).
     torch.testing.assert_close(model(images()), floating, atol=3e-3, rtol=0)
     found.export_quant_config()
     quantised = model(images())
@@ -306,7 +306,7 @@ def test_several_inputs_and_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     Inspector("zcu104").inspect(network, inputs, "cpu", "found")
 
 
-# -- a sample of what passes --------------------------------------------------------------------
+# -- the calibration sample ----------------------------------------------------------------------
 
 
 def test_the_sample_is_of_all_images_and_bounded() -> None:
@@ -487,7 +487,7 @@ def test_inspection_of_what_is_not_for_the_dpu(capsys: pytest.CaptureFixture[str
     Inspector("zcu104").inspect(wide, torch.zeros(1, 3, 40, 40), "cpu", "found")
     assert "Sequential__1: kernel 17x17; the DPU supports 1 to 16" in capsys.readouterr().out
     Inspector("zcu104").inspect(wide[1:], torch.zeros(1, 8, 40, 40), "cpu", "found")
-    out = capsys.readouterr().out  # nothing of it is for the DPU
+    out = capsys.readouterr().out  # no part of it is for the DPU
     assert out.startswith("On the CPU:\n") and "kernel 17x17" in out
     refused = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softsign())
     Inspector("zcu104").inspect(refused, images(1), "cpu", "found")
@@ -635,7 +635,7 @@ def test_modules_for_functions(pytorch_nndct: Any) -> None:
         assert torch.equal(found[0] if isinstance(module, functional.Max) else found, wanted)
 
     class Marked(nn.Module):
-        """A network as scripts for training have it."""
+        """A network as in training scripts."""
 
         def __init__(self) -> None:
             super().__init__()

@@ -43,7 +43,7 @@ from tutelage.host.train.students import make_network  # noqa: E402
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=60).map(lambda v: np.array(v, np.int64))
 
 
-# -- what is held out --------------------------------------------------------------------------
+# -- held-out images ---------------------------------------------------------------------------
 
 
 @given(labels=LABELS, share=st.floats(0.01, 0.99), seed=st.integers(0, 2**40))
@@ -194,7 +194,7 @@ def test_the_best_epoch_is_kept_also_after_a_kill(
     tables = {"data": {"validation": 0.2}, "training": {"keep": "best", "epochs": 4}}
     config = make_config(_table(repo_root, **tables))
     seen: dict[int, dict[str, Any]] = {}
-    judged = iter([20.0, 40.0, 40.0, 30.0] * 2)  # of equals the first
+    judged = iter([20.0, 40.0, 40.0, 30.0] * 2)  # the first of equal ones
     real = TrainingRun._evaluate
 
     def remember(run: TrainingRun) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def test_labels_that_are_no_numbers(tmp_path: Path, label: bytes) -> None:
 def test_a_shard_that_is_cut_off(tmp_path: Path, cut: int) -> None:
     path = _shard(tmp_path / "a.tar", _samples(_pictures(3), [0, 1, 2]))
     path.write_bytes(path.read_bytes()[:cut])
-    # Of the padding behind the mark of the end any part may be missing.
+    # Any part of the padding after the end mark may be missing.
     if cut == -1100:
         assert len(load("webdataset", tmp_path, "train", memory=0)) == 3
     else:
@@ -171,7 +171,7 @@ def test_a_shard_that_is_damaged_or_none(tmp_path: Path) -> None:
 
 
 def test_a_header_that_claims_gigabytes_takes_no_memory(tmp_path: Path) -> None:
-    """A file that claims them has them, but with holes it costs whoever sends it nothing."""
+    """A file that claims many bytes must have them, but a sparse one costs its sender nothing."""
     member = tarfile.TarInfo("a")
     member.type, member.size = tarfile.XHDTYPE, 7 << 30
     with (tmp_path / "a.tar").open("wb") as file:

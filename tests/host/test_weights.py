@@ -1,4 +1,4 @@
-"""Weights of trained networks: the files people have, into networks of presets and their own."""
+"""Weights of trained networks: common files, into presets and users' networks."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_our_own_checkpoints(tmp_path: Path) -> None:
 
 
 class Wrapped(nn.Module):
-    """The same network within another module, as users write around a library's."""
+    """The same network in another module, like a user's wrapper of a library's network."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The whole chain on random DenseNets: a training step, export, compilation, and every way to run.
 
-From the student in evaluation mode on every logit must be the same, bit for bit. By default a few
-examples; `TUTELAGE_EXAMPLES=200` tries so many.
+From the student in evaluation mode on, every logit must be the same, bit for bit. By default a few
+examples are run; `TUTELAGE_EXAMPLES=200` runs 200.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ MOST_REFUSED = 0.2
 
 @dataclass(frozen=True)
 class Case:
-    """A network, its weights by seed, its data and how it is taught."""
+    """A network, the seed of its weights, its data and its training."""
 
     options: dict[str, Any]
     shape: tuple[int, int, int]
@@ -110,7 +110,7 @@ def test_every_logit_is_the_same_from_the_student_to_the_application(
 
 
 def _outcome(case: Case) -> str:
-    """Return "equal" after every way gave the same logits, else the reason of a refusal."""
+    """Return "equal" if all forms gave the same logits, or else the reason of a refusal."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         data = _data(case)
@@ -163,7 +163,7 @@ def _config(case: Case, folder: Path, data: DataSet) -> Config:
 
 
 def _network(case: Case, path: Path, seed: int) -> dict[str, Any]:
-    """Save random weights; returns what a run's file says of the network."""
+    """Save random weights; return the network's table of a run's file."""
     torch.manual_seed(seed)
     network = create("densenet", in_channels=case.shape[0], num_classes=case.classes,
                      **case.options)  # fmt: skip
@@ -202,7 +202,7 @@ def _by_every_engine(model: Path, pixels: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _by_vart(path: Path, pixels: np.ndarray) -> np.ndarray:
-    """As a script for the board does it: all images in flight, waited for backwards."""
+    """Like a board script: all images in flight, awaited in reverse order."""
     children = xir.Graph.deserialize(path).get_root_subgraph().toposort_child_subgraph()
     (part,) = [child for child in children if child.get_attr("device") == "DPU"]
     runner = vart.Runner.create_runner(part, "run")
@@ -218,7 +218,7 @@ def _by_vart(path: Path, pixels: np.ndarray) -> np.ndarray:
 
 
 def _by_program(folder: Path, pixels: np.ndarray) -> np.ndarray:
-    """By `tutelage run`; its other commands take the files too."""
+    """With `tutelage run`; the other commands accept the files too."""
     model, quantised = (str(folder / f"model/{name}.xmodel") for name in ("model", "quantised"))
     np.save(folder / "in.npy", pixels)
     files = ["--input", str(folder / "in.npy"), "--output", str(folder / "out.npy")]

@@ -1,13 +1,13 @@
-"""A stand-in for a board in the network: own address, own filesystem, a real sshd.
+"""A stand-in for a board on the network, with its own address and filesystem and a real sshd.
 
     with StandInBoard(tmp_path) as board:
         subprocess.run(["ssh", "-F", board.ssh_config, board.host, "true"])
 
-It is a network namespace behind a veth pair, in it a mount and a PID namespace, in those an
-overlay of this machine's root, or of another (arm64_root.py), whose changes go to a small tmpfs
-(the board's disk). image.py puts Python, vart and xir there, sensors.py the ZCU104's sensors in
-/sys. It reaches no other network, and its /etc/os-release says that it is no hardware.
-Everything ends with the processes: the namespaces die with the one that `unshare` started.
+It is a network namespace behind a veth pair, with a mount and a PID namespace that contain an
+overlay of this machine's root, or of another one (arm64_root.py), whose changes go to a small tmpfs
+(the board's disk). image.py installs Python, vart and xir, and sensors.py the ZCU104's sensors in
+/sys. It reaches no other network, and its /etc/os-release says that it is not hardware.
+Nothing remains after its processes: the namespaces end with the one that `unshare` started.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ Subsystem sftp internal-sftp
 
 
 def why_not() -> str | None:
-    """Say why no stand-in can be made on this machine, None where it can."""
+    """Return why this machine cannot run a stand-in; None if it can."""
     if os.geteuid() != 0:
         return "a stand-in board needs root, for its namespaces"
     for tool in ("ip", "unshare", "setpriv", "ssh", "ssh-keygen", "rsync", "/usr/sbin/sshd"):
@@ -88,26 +88,26 @@ def why_not() -> str | None:
 
 
 class StandInBoard:
-    """A board that runs from `with` to its end.
+    """A board that runs in a `with` block.
 
     Parameters
     ----------
-    folder : where keys, configuration and log lie
-    number : tells several boards apart, 0 to 9
+    folder : directory for keys, configuration and log
+    number : number of the board, 0 to 9
     dpu : "fake" for the vart and xir of tests/fake_board, "emulation" for this repository's
-        emulation under these names, paced as a ZCU104: real compiled models run on it, and it is
-        taken for a board's own; "admitted emulation" says what it is, and runs what is compiled
+        emulation under these names, paced as a ZCU104, which runs real compiled models and passes
+        for a board's own; "admitted emulation" declares itself, and runs files compiled
         for the emulator
-    root : filesystem that the board starts from; / is this machine's own
-    ina226 : how its kernel shows the 12V rail's monitor, of `sensors.INA226_FORMS`
+    root : base filesystem of the board; / for this machine's own
+    ina226 : form of the 12V rail's monitor, one of `sensors.INA226_FORMS`
 
-    The rails' watts follow what the DPU does, until `set_power`.
+    The rails' watts follow the DPU's load, until `set_power`.
 
     pynq is an empty module, or the real one of the venv that `image.PYNQ_VARIABLE` names.
 
     Attributes
     ----------
-    host : what to give to ssh, with `ssh_config`
+    host : host name for ssh with `ssh_config`
     ssh_config, known_hosts, log : files
     """
 
@@ -125,7 +125,7 @@ class StandInBoard:
         self._lower, self._emulation, self._admits = root, dpu != "fake", dpu.startswith("admitted")
         self._python = with_pynq(python_of(root))
         self._name = f"tt{os.getpid()}b{number}"
-        third, block = os.getpid() % 250, os.getpid() // 250 % 63  # others' boards have other nets
+        third, block = os.getpid() % 250, os.getpid() // 250 % 63  # one network per process
         net = f"10.{100 + number}.{third}"
         self._near, self._address = f"{net}.{4 * block + 1}", f"{net}.{4 * block + 2}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -150,12 +150,12 @@ class StandInBoard:
         self.stop()
 
     def stop(self) -> None:
-        """End everything; may be called again."""
+        """End everything. May be called more than once."""
         if self._follower is not None:
             self._follower.stop()
             self._follower = None
         if self._process is not None:
-            self._process.kill()  # unshare --kill-child: the board's init dies, and all with it
+            self._process.kill()  # unshare --kill-child: the board's init dies with it
             self._process.wait()
             self._process = None
         subprocess.run(["ip", "link", "del", f"{self._name}h"], capture_output=True)
@@ -163,7 +163,7 @@ class StandInBoard:
 
     @property
     def root(self) -> Path:
-        """The board's filesystem, seen from here. Its absolute links lead nowhere."""
+        """The board's filesystem as a local path. Its absolute links are broken."""
         assert self._process is not None
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -171,44 +171,44 @@ class StandInBoard:
 
     @property
     def tutelage(self) -> Path:
-        """What deploy makes in the home directory."""
+        """The directory that deploy creates in the home directory."""
         return self.root / HOME / "tutelage"
 
     def run(self, *command: str) -> str:
-        """Run a command on the board by SSH; return its output."""
+        """Run a command on the board over SSH; return its output."""
         done = subprocess.run(["ssh", "-F", str(self.ssh_config), self.host, *command],
                               capture_output=True, text=True, check=True, timeout=600)  # fmt: skip
         return done.stdout
 
     def cut(self) -> None:
-        """Cut the network; open connections hang, as with a pulled cable."""
+        """Cut the network; open connections hang, as with an unplugged cable."""
         _run("ip", "-n", self._name, "link", "set", "eth0", "down")
 
     def mend(self) -> None:
-        """Plug the cable in again; returns when the board answers."""
+        """Plug the cable in again; return when the board answers."""
         _run("ip", "-n", self._name, "link", "set", "eth0", "up")
         self._wait_until_it_answers()
 
     def set_power(self, rail: str, watts: float) -> None:
-        """Let a rail's sensor show so many W, whatever the DPU does."""
+        """Fix a rail's power, W, independent of the DPU."""
         assert self._follower is not None
         self._follower.fix(rail, watts)
 
     def free_power(self, rail: str) -> None:
-        """Let a rail's sensor follow what the DPU does again."""
+        """Let a rail's power follow the DPU's load again."""
         assert self._follower is not None
         self._follower.free(rail)
 
     def set_temperature(self, celsius: float) -> None:
-        """Let the processor's sensor show so many degrees Celsius."""
+        """Set the processor's temperature, degrees Celsius."""
         Sensors(self.root / "sys").set_temperature(celsius)
 
     def remove_sensors(self) -> None:
-        """Take all sensors away, as where their drivers are unbound."""
+        """Remove all sensors, as if their drivers were unbound."""
         Sensors(self.root / "sys").remove()
 
     def fill_disk(self) -> Path:
-        """Fill the board's disk; returns the file that does, to be removed."""
+        """Fill the board's disk; return the file, to be removed."""
         path = self.root / "var" / "filler"
         with path.open("wb", buffering=0) as file:
             block = bytes(1 << 20)
@@ -270,7 +270,7 @@ class StandInBoard:
         binds = [f"mount --bind {path} {place}" for place, path in mounts.items() if path]
         script = _START.format(disk=DISK_MB, seed=self._folder / "seed", repo=ROOT,
                                root=self._lower, binds="\n".join(binds))  # fmt: skip
-        command = ["setpriv", "--pdeathsig", "KILL"]  # where this process is killed itself
+        command = ["setpriv", "--pdeathsig", "KILL"]  # if this process itself is killed
         command += ["ip", "netns", "exec", self._name]
         command += ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
         command += ["sh", "-c", script, "sh", str(self._folder / "disk")]
@@ -294,7 +294,7 @@ class StandInBoard:
 
 
 def _remove_stale_networks() -> None:
-    """Remove what boards of killed processes left."""
+    """Remove the remains of boards of killed processes."""
     for path in Path("/run/netns").glob("tt*b*"):
         found = re.fullmatch(r"tt(\d+)b\d", path.name)
         if found and not Path(f"/proc/{found[1]}").exists():

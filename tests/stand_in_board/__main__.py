@@ -1,10 +1,10 @@
-"""A stand-in board to deploy to and to measure, for those who have no ZCU104.
+"""A stand-in board for deployments and measurements without a ZCU104.
 
     sudo .venv/bin/python -m tests.stand_in_board --folder /tmp/board
 
-It runs until Ctrl-C and prints what to give to make in another terminal. Its DPU is the emulation
-at the pace that is predicted for a ZCU104, its power rails are files with made-up watts, which rise
-while the DPU works: what is measured on it is no measurement of hardware, and its summary says so.
+It runs until Ctrl-C and prints the options for make in another terminal. Its DPU is the emulation
+at the pace predicted for a ZCU104, and its power rails are files with made-up watts, which rise
+while the DPU works: its figures are not measurements of hardware, and the summary says so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.stand_in_board.sensors import INA226_FORMS
 
 
 def main() -> int:
-    """Run a board until SIGINT or SIGTERM; return 0, or 1 where none can be made."""
+    """Run a board until SIGINT or SIGTERM; return 0, or 1 if it cannot be created."""
     parser = argparse.ArgumentParser(prog="python -m tests.stand_in_board", description=__doc__,
                                      formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
     parser.add_argument("--folder", type=Path, required=True, metavar="DIR",
@@ -38,14 +38,14 @@ def main() -> int:
     if reason is not None:
         print(f"no stand-in board: {reason}", file=sys.stderr)
         return 1
-    # As often as it comes, and to whichever thread: half a board must not stay behind.
+    # Repeated signals, in any thread, must not leave a partial board behind.
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     wheels = folder / "wheels"
     wheels.mkdir(parents=True)
     try:
-        make_wheel("psutil", wheels)  # the image lacks it, and it reaches no package index
+        make_wheel("psutil", wheels)  # the image lacks it, and the board reaches no package index
         with StandInBoard(folder, dpu="admitted emulation", ina226=options.ina226) as board:
             _give_to_caller(folder)
             arguments = (f"--ssh-config {board.ssh_config} --wheels {wheels} "
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def _give_to_caller(folder: Path) -> None:
-    """Let the user who called sudo read the key; SSH takes no key that others can read."""
+    """Let the user who called sudo read the key; SSH refuses keys that others can read."""
     if "SUDO_UID" in os.environ:
         owner = int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"])
         for path in (folder, folder / "board0", *(folder / "board0").glob("*"),

@@ -1,12 +1,12 @@
-"""An arm64 root filesystem for the stand-in board, so that its Python really is aarch64.
+"""An arm64 root filesystem for the stand-in board, with a real aarch64 Python.
 
-    python -m tests.stand_in_board.arm64_root      # builds it once, prints where it lies
+    python -m tests.stand_in_board.arm64_root      # builds it once, prints its path
 
 It is Debian bookworm for arm64, made by debootstrap and run by qemu-user: the kernel starts
 qemu-aarch64 for its programs, once that is registered in binfmt_misc with the flag F (the
-interpreter is opened at registration, hence it need not lie in the root). Its Python is 3.11 where
-a PYNQ 3.0.1 image has 3.10; Ubuntu jammy would have the very versions, its arm64 packages lie on
-ports.ubuntu.com. numpy is the oldest that has wheels for that Python, OpenCV the image's own 4.5.
+interpreter is opened at registration, so it need not be in the root). Its Python is 3.11, while
+a PYNQ 3.0.1 image has 3.10; Ubuntu jammy would have the same versions, with arm64 packages on
+ports.ubuntu.com. numpy is the oldest one with wheels for that Python, OpenCV the image's 4.5.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from tests.stand_in_board.image import SITE
 
 RELEASE, MIRROR = "bookworm", "http://deb.debian.org/debian"
 PYTHON = "3.11"
-# systemd is left out: nothing starts it, and its set-up takes long under qemu.
+# Without systemd: nothing starts it, and its set-up takes long under qemu.
 _DEBIAN = "python3,python3-venv,openssh-server,rsync"
 # The last three are for the stand-in's emulated DPU.
 _INSTALLED = ("numpy==1.23.5", "opencv-python-headless==4.5.5.64", "rich==15.0.0",
               "starlette==1.7.0", "uvicorn==0.54.0",
               "onnx==1.23.2", "onnxruntime==1.32.0", "protobuf==7.36.2")  # fmt: skip
-# What the image lacks and a deployment carries: kept as wheels, so that tests need no index.
+# Packages that the image lacks and a deployment brings, as wheels, so that tests need no index.
 _CARRIED = ("psutil==7.2.2",)
 WHEELS = "opt/wheels"
 
@@ -41,11 +41,11 @@ _REGISTRATION = Path("/usr/lib/binfmt.d/qemu-aarch64.conf")  # of qemu-user-stat
 
 
 class RootError(RuntimeError):
-    """The root cannot be had on this machine; one line."""
+    """The root cannot be built or used on this machine; the message is one line."""
 
 
 def root_path() -> Path:
-    """Where the root lies when it is built: in the user's cache, named for what is in it."""
+    """Return the path of the root in the user's cache, with a name that depends on its contents."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     content = repr((RELEASE, _DEBIAN, _INSTALLED, _CARRIED))
     key = hashlib.sha256(content.encode()).hexdigest()[:8]
@@ -53,7 +53,7 @@ def root_path() -> Path:
 
 
 def why_not(root: Path) -> str | None:
-    """Say why the root cannot be run here, None where it can."""
+    """Return why the root cannot be run here; None if it can."""
     if not root.is_dir():
         return "no arm64 root; make test-board builds it"
     try:
@@ -64,7 +64,7 @@ def why_not(root: Path) -> str | None:
 
 
 def register_qemu() -> None:
-    """Let this machine's kernel run arm64 programs; that lasts until it is started again.
+    """Let this machine's kernel run arm64 programs, until the next boot.
 
     Raises
     ------
@@ -90,13 +90,13 @@ def register_qemu() -> None:
 
 
 def _flags(text: str) -> str:
-    """The flags in binfmt_misc's description of an interpreter."""
+    """Return the flags in binfmt_misc's description of an interpreter."""
     found = re.search(r"(?m)^flags: *(\S*)$", text)
     return found[1] if found else ""
 
 
 def build() -> Path:
-    """Build the root where it is not there yet; returns where it lies.
+    """Build the root if it is missing; return its path.
 
     Raises
     ------
@@ -113,13 +113,13 @@ def build() -> Path:
     partial = Path(tempfile.mkdtemp(dir=root.parent, prefix=".arm64-root-"))
     try:
         partial.chmod(0o755)
-        # In a namespace of its own: what it mounts there (proc, sys) is not in what is removed.
+        # In a separate namespace, so that its mounts (proc, sys) are not removed with it.
         _run("unshare", "--mount", "debootstrap", "--arch=arm64", "--variant=minbase",
              f"--include={_DEBIAN}", RELEASE, str(partial), MIRROR)  # fmt: skip
         _pip("install", "--no-compile", "--target", str(partial / SITE), *_INSTALLED)
         _pip("download", "--no-deps", "--dest", str(partial / WHEELS), *_CARRIED)
         shutil.rmtree(partial / "var/cache/apt", ignore_errors=True)
-        if not root.is_dir():  # another process may have been faster
+        if not root.is_dir():  # another process may have built it meanwhile
             partial.rename(root)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -127,7 +127,7 @@ def build() -> Path:
 
 
 def _pip(action: str, *arguments: str) -> None:
-    """Let this machine's pip get wheels for the root's Python."""
+    """Download wheels for the root's Python with this machine's pip."""
     command = [sys.executable, "-m", "pip", action, "--quiet", "--disable-pip-version-check",
                "--only-binary=:all:", "--implementation", "cp",
                "--python-version", PYTHON]  # fmt: skip
@@ -145,7 +145,7 @@ def _run(*command: str) -> None:
 
 
 def main() -> int:
-    """Build the root; returns the exit status."""
+    """Build the root; return the exit status."""
     start = time.monotonic()
     try:
         root = build()

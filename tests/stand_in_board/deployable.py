@@ -1,4 +1,4 @@
-"""What tests deploy onto a stand-in board: a model that tests/fake_board runs, and wheels."""
+"""Files that tests deploy to a stand-in board: a model that tests/fake_board runs, and wheels."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def make_model(folder: Path) -> Path:
 
 
 def make_wheel(name: str, folder: Path) -> None:
-    """Zip an installed package into the wheel that it came from."""
+    """Pack an installed package into its wheel again."""
     package = metadata.distribution(name)
     tags = [line[5:].split("-") for line in (package.read_text("WHEEL") or "").splitlines()
             if line.startswith("Tag: ")]  # fmt: skip
     tag = "-".join(".".join(dict.fromkeys(parts)) for parts in zip(*tags, strict=True))
-    tag = tag.replace("-linux_", "-manylinux2014_")  # built here, where the stand-in runs too
+    tag = tag.replace("-linux_", "-manylinux2014_")  # built here, for a stand-in here
     stem = name.replace("-", "_")
     record: list[str] = []
     with zipfile.ZipFile(folder / f"{stem}-{package.version}-{tag}.whl", "w") as wheel:

@@ -1,6 +1,6 @@
-"""Counts how busy the DPU of a stand-in board is. It runs on the board, beside its `vart`.
+"""Measures the load of a stand-in board's DPU. It runs on the board, beside its `vart`.
 
-The board's sensors are moved from outside by what is written here, see `load.py`.
+The host sets the board's sensors from the files written here, see `load.py`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-FOLDER = "run/dpu-load"  # of the board; one file per process, by its number
+FOLDER = "run/dpu-load"  # on the board; one file per process, by its id
 CORES = 2
-ROW = struct.Struct("3d")  # core seconds so far, jobs under way, the monotonic time of both
+ROW = struct.Struct("3d")  # core seconds so far, jobs in flight, the monotonic time of both
 
 
 def watch(runner: type) -> None:
-    """Count the jobs of a class of runners from their start to their end."""
+    """Count the running jobs of a class of runners."""
     try:
         count = _count(Path("/", FOLDER, str(os.getpid())))
-    except OSError:  # the board's load is then not seen
+    except OSError:  # the board's load is then invisible
         return
     for name in ("execute_async", "wait"):
         setattr(runner, name, _counted(getattr(runner, name), count))
@@ -41,7 +41,7 @@ def _counted(method: Callable[..., Any], count: Callable[[int], None]) -> Callab
 
 
 def _count(path: Path) -> Callable[[int], None]:
-    """Make a process's file; returns what takes a job into account that begins (1) or ends (-1)."""
+    """Create a process's file; return a function to call when a job begins (1) or ends (-1)."""
     path.write_bytes(ROW.pack(0, 0, time.monotonic()))
     with path.open("r+b") as file:
         memory = mmap.mmap(file.fileno(), ROW.size)

@@ -1,7 +1,7 @@
-"""What a board's image has besides Linux: its Python, vart and xir, pynq.
+"""The parts of a board's image besides Linux: Python, vart and xir, pynq.
 
-Python's home is laid out as on a PYNQ image: a venv with numpy, OpenCV, pynq and more. Packages are
-links into directories that are mounted on the board, hence nothing is copied.
+Python's home is as on a PYNQ image: a venv with numpy, OpenCV, pynq and more. Packages are
+links into directories that are mounted on the board, so nothing is copied.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 FAKE_BOARD = ROOT / "tests" / "fake_board"
 PYNQ_VENV = "usr/local/share/pynq-venv"
-SITE, PYNQ_SITE = "opt/site", "opt/pynq-site"  # where packages are mounted
+SITE, PYNQ_SITE = "opt/site", "opt/pynq-site"  # mount point of the packages
 PYNQ_VARIABLE = "TUTELAGE_PYNQ_PYTHON"
 """Environment variable with the Python of a venv that has the real pynq."""
 
-# What the image's Python has, besides pynq; psutil is missing.
+# Packages of the image's Python besides pynq; psutil is missing.
 PACKAGES = {"numpy", "cv2", "opencv_python_headless", "rich", "pygments", "markdown_it", "mdurl",
             "starlette", "uvicorn", "anyio", "idna", "h11", "click",
             "typing_extensions"}  # fmt: skip
-# What the emulation needs besides; OpenVINO is left out, ONNX Runtime does.
+# Further packages for the emulation, with ONNX Runtime but without OpenVINO.
 _EMULATION = {"google", "onnx", "onnxruntime", "flatbuffers", "ml_dtypes", "packaging",
               "tomli"}  # fmt: skip
-# Of pynq's venv: what makes it a venv, and what the image lacks.
+# Parts of pynq's venv: those that make it a venv, and packages that the image lacks.
 _NOT_OF_PYNQ = {"pip", "setuptools", "pkg_resources", "_distutils_hack", "psutil", "tests",
                 "__pycache__"}  # fmt: skip
 
-# A package of its own name: a release on the board brings a part of dpu/, which must not be taken.
+# A different package name, since a release on the board brings a part of dpu/.
 _EMULATION_NAME = "emulated_tutelage"
 _EMULATION_HOME = "usr/lib/emulated-dpu"
 _MODULES = {"vart": "runtime import vart", "xir": "runtime import xir"}
@@ -72,9 +72,9 @@ class Python:
     ----------
     program : its path on the board
     version : such as "3.11"
-    site : where its packages lie on this machine
-    mounted : `site` is to be mounted on the board; it is a part of its root otherwise
-    pynq : where pynq and what it needs lie on this machine, None for an empty pynq
+    site : directory of its packages on this machine
+    mounted : whether `site` must be mounted on the board; otherwise it is part of its root
+    pynq : directory of pynq and its dependencies on this machine; None for an empty pynq
     """
 
     program: str
@@ -85,7 +85,7 @@ class Python:
 
 
 def python_of(root: Path) -> Python:
-    """The Python of a root filesystem: this process's own, with its packages, where that is /."""
+    """Return the Python of a root filesystem; for /, this process's own with its packages."""
     if root == Path("/"):
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         program = f"{sys.base_prefix}/bin/python{version}"
@@ -96,14 +96,14 @@ def python_of(root: Path) -> Python:
 
 
 def with_pynq(python: Python) -> Python:
-    """The same with the real pynq, where there is one for it and `why_no_pynq` says nothing."""
+    """Return the same with the real pynq, unless `why_no_pynq` gives a reason."""
     if not python.mounted or why_no_pynq():
         return python
     return replace(python, pynq=Path(_ask(os.environ[PYNQ_VARIABLE])["site"]))
 
 
 def why_no_pynq() -> str | None:
-    """Say why stand-ins have no real pynq, None where they have."""
+    """Return why stand-ins have no real pynq; None if they have."""
     program = os.environ.get(PYNQ_VARIABLE)
     if not program:
         return f"{PYNQ_VARIABLE} names no Python with the real pynq"
@@ -125,7 +125,7 @@ def _ask(program: str) -> dict[str, str]:
 
 
 def write_python(seed: Path, python: Python, emulation: bool) -> None:
-    """Make the image's venv in `seed`."""
+    """Create the image's venv in `seed`."""
     venv = seed / PYNQ_VENV
     packages = venv / f"lib/python{python.version}/site-packages"
     packages.mkdir(parents=True)
@@ -146,12 +146,12 @@ def write_python(seed: Path, python: Python, emulation: bool) -> None:
 
 
 def write_dpu(seed: Path, emulation: str | None, admits: bool = False) -> None:
-    """Put vart and xir where AMD's images have them.
+    """Install vart and xir at the paths of AMD's images.
 
     Parameters
     ----------
-    emulation : the board as whose DPU this repository's emulation runs; None for tests/fake_board
-    admits : whether the emulation says that it is one; else it is taken for the board's own
+    emulation : board whose DPU this repository's emulation imitates; None for tests/fake_board
+    admits : whether the emulation declares itself; otherwise it passes for the board's own
     """
     site = seed / "usr/lib/python3/site-packages"
     site.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Lets a stand-in board's sensors show what its DPU does."""
+"""Sets a stand-in board's sensors from the load of its DPU."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 from tests.stand_in_board.dpu_load import CORES, FOLDER, ROW
 from tests.stand_in_board.sensors import Sensors
 
-_SECONDS = 0.02  # between two looks
+_SECONDS = 0.02  # between two updates
 
 
 class LoadFollower:
-    """Moves the sensors of a running board, until `stop`.
+    """Updates the sensors of a running board, until `stop`.
 
     Parameters
     ----------
-    root : the board's filesystem, seen from here
+    root : the board's filesystem as a local path
     """
 
     def __init__(self, root: Path) -> None:
@@ -35,7 +35,7 @@ class LoadFollower:
         self._thread.join()
 
     def fix(self, rail: str, watts: float) -> None:
-        """Let a rail show so many W from now on, whatever the DPU does."""
+        """Fix a rail's power, W, independent of the DPU."""
         with self._lock:
             self._fixed.add(rail)
             self._sensors.set_power(rail, watts)
@@ -55,11 +55,11 @@ class LoadFollower:
             with self._lock:
                 try:
                     self._sensors.set_load(cores, self._fixed)
-                except (OSError, ValueError):  # somebody took sensors away
+                except (OSError, ValueError):  # the sensors were removed
                     continue
 
     def _seconds(self) -> Iterator[tuple[str, float]]:
-        """Core seconds of each process that is still there."""
+        """Return the core seconds of each running process."""
         for path in (self._root / FOLDER).glob("*"):
             try:
                 seconds, jobs, then = ROW.unpack(path.read_bytes())

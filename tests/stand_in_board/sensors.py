@@ -1,11 +1,11 @@
-"""The ZCU104's sensors as Linux shows them in /sys, as plain files that a test may change.
+"""The ZCU104's sensors as in Linux's /sys, in plain files that a test may change.
 
-Laid out as Linux's drivers do it, so that hwmon's readers, libsensors, pynq.pmbus and psutil find
-them. Which chip's channel is which rail is taken from core/profiles/zcu104.toml. The readings at
+The layout is that of Linux's drivers, so hwmon's readers, libsensors, pynq.pmbus and psutil find
+them. core/profiles/zcu104.toml maps the chips' channels to rails. The readings at
 the start are those of an idle board in PYNQ's notebook zcu104_pmbus.ipynb (FMC's current is the
-nonsense that it shows without a card); no real board was seen.
+absurd value without a card); no real board was used.
 
-The INA226 has three forms, as kernels and device trees of the ZCU104 have them: "ina226" by hwmon's
+The INA226 has three forms, as in kernels and device trees of the ZCU104: "ina226" by hwmon's
 ina2xx, "ina226_u183" the same under the name of its label, and "iio-hwmon" by ina2xx-adc and a
 platform device (mainline's zynqmp-zcu104-revC.dts, drivers/hwmon/iio_hwmon.c).
 """
@@ -31,10 +31,10 @@ _IDLE = {
     "1V13": (1125, 218, 218750), "5V0": (5000, 0, 0), "FMC": (156, 10187, 31250),
     "MGTRA": (835, 39, 31250),
 }  # fmt: skip
-# What a busy core of the DPU adds, W: made up, after 1.24 W a core of a ZCU102 under YOLOv5n, and
-# its share of the losses on the way from 12 V (../shared/facts/zcu104.md).
+# Power of a busy core of the DPU, W: made up, after 1.24 W per core of a ZCU102 with YOLOv5n, and
+# its share of the conversion losses from 12 V (../shared/facts/zcu104.md).
 _WATTS_PER_CORE = {"12V": 1.55, "INT": 1.24}
-_INPUT = (12000, 0, 0)  # channel 1 of an IRPS5401: its own supply, no rail
+_INPUT = (12000, 0, 0)  # channel 1 of an IRPS5401: its own supply, not a rail
 _SHUNT_MICROOHMS = 5000  # of the INA226: the device tree's shunt-resistor
 _SHUNT_MILLIVOLTS = 6  # 1.159 A in it
 INA226_FORMS = ("ina226", "ina226_u183", "iio-hwmon")
@@ -42,8 +42,8 @@ _NODES = "firmware/devicetree/base"
 _INA226_NODE = "axi/i2c@ff030000/i2c-mux@74/i2c@3/ina226@40"
 _INA226_PHANDLE = 0x37
 _IDLE_CELSIUS = 45.0
-_DIGITS = 12  # values are written in place, all as long: no reader sees a part
-# Not the machine's own cores, but their number: a program may look at each. 1.2 GHz as the
+_DIGITS = 12  # values are written in place with equal lengths, so no reader sees a part
+# Not the machine's own cores, but the same number, since a program may read each. 1.2 GHz as the
 # ZCU104's Cortex-A53, kHz.
 _CPU_KHZ = (300000, 400000, 600000, 1200000)
 
@@ -61,7 +61,7 @@ def write_sensors(sysfs: Path, ina226: str = INA226_FORMS[0]) -> None:
     chips: dict[tuple[str, int], list[RailProfile]] = {}
     for rail in _RAILS:
         chips.setdefault((rail.driver, rail.address), []).append(rail)
-    # hwmon's numbers as the drivers come up: bus 4 first.
+    # hwmon's numbers in the order of the drivers: bus 4 first.
     order = sorted(chips.items(), key=lambda chip: (_BUSES[chip[0][1]], chip[0][1]))
     for bus, adapter in _ADAPTERS.items():
         folder = sysfs / f"devices/i2c-{bus}"
@@ -120,7 +120,7 @@ def _write_node(node: Path, compatible: bytes, **properties: list[int]) -> None:
 
 
 def labels() -> str:
-    """The file of /etc/sensors.d by which libsensors knows the rails' names."""
+    """Return the file in /etc/sensors.d that gives libsensors the rails' names."""
     lines = [f'bus "i2c-{bus}" "{adapter}"' for bus, adapter in _ADAPTERS.items()]
     for driver, address in sorted({(rail.driver, rail.address) for rail in _RAILS}):
         lines.append(f'chip "*-i2c-{_BUSES[address]}-{address:02x}"')
@@ -134,11 +134,11 @@ def labels() -> str:
 
 
 class Sensors:
-    """The sensors of a running board, changed from outside.
+    """The sensors of a running board, set from the host.
 
     Parameters
     ----------
-    sysfs : the board's /sys, seen from here
+    sysfs : the board's /sys as a local path
     """
 
     def __init__(self, sysfs: Path) -> None:
@@ -146,14 +146,14 @@ class Sensors:
         self._rails = {rail.name: rail for rail in _RAILS}
 
     def set_power(self, name: str, watts: float) -> None:
-        """Let a rail show so many W, and the A that go with its present V."""
+        """Set a rail's power, W, and the current for its present voltage."""
         hwmon, volts, number = _place(self._sysfs, self._rails[name])
         volts_now = float((hwmon / f"in{volts}_input").read_text()) * 1e-3
         _write(hwmon / f"curr{number}_input", round(1000 * watts / volts_now))
         _write(hwmon / f"power{number}_input", round(1e6 * watts))
 
     def set_load(self, cores: float, but: Collection[str] = ()) -> None:
-        """Let the rails show what so many busy cores of the DPU take, but for those named."""
+        """Set the power of all rails, except those named, for a number of busy DPU cores."""
         for name, watts in _WATTS_PER_CORE.items():
             if name in but:
                 continue
@@ -164,7 +164,7 @@ class Sensors:
             _write(hwmon / f"power{number}_input", round(share * microwatts))
 
     def set_reading(self, name: str, kind: str, value: int | None) -> None:
-        """Let one file of a rail show a number, whatever the others say; None: it is not there.
+        """Set a single file of a rail, independent of the others; None removes it.
 
         `kind` is "in" (mV), "curr" (mA) or "power" (microwatts).
         """
@@ -183,7 +183,7 @@ class Sensors:
             hwmon = _target(link)
             device = hwmon.parent.parent
             for file in hwmon.glob("*_input"):
-                os.truncate(file, 0)  # who holds it open reads nothing any more
+                os.truncate(file, 0)  # processes with the open file can no longer read it
             driver = device / "driver"
             (_target(driver) / device.name).unlink()
             driver.unlink()
@@ -192,7 +192,7 @@ class Sensors:
 
 
 def _place(sysfs: Path, rail: RailProfile) -> tuple[Path, int, int]:
-    """Return where a rail is shown: hwmon's directory, the number of its voltage, of the others."""
+    """Return a rail's hwmon directory, the number of its voltage, and that of the others."""
     device = sysfs / f"devices/i2c-{_BUSES[rail.address]}/{_BUSES[rail.address]}-{rail.address:04x}"
     if (device / "hwmon").is_dir():
         (hwmon,) = (device / "hwmon").iterdir()
@@ -202,7 +202,7 @@ def _place(sysfs: Path, rail: RailProfile) -> tuple[Path, int, int]:
 
 
 def _take(sysfs: Path, device: Path, bus: str, name: str, driver: str) -> None:
-    """Make a device that a driver has taken."""
+    """Create a device with a bound driver."""
     device.mkdir(parents=True)
     (device / "name").write_text(f"{name}\n")
     _link(device / "subsystem", sysfs / f"bus/{bus}")
@@ -213,7 +213,7 @@ def _take(sysfs: Path, device: Path, bus: str, name: str, driver: str) -> None:
 
 
 def _hwmon(sysfs: Path, device: Path, name: str, number: int) -> Path:
-    """Make a device's hwmon directory; returns it."""
+    """Create a device's hwmon directory; return it."""
     hwmon = device / f"hwmon/hwmon{number}"
     hwmon.mkdir(parents=True)
     (hwmon / "name").write_text(f"{name}\n")
@@ -229,7 +229,7 @@ def _write_channel(hwmon: Path, volts: int, number: int, values: tuple[int, int,
 
 
 def _write(path: Path, value: int) -> None:
-    """Write a number in place: who has the file open sees it, and sees all of it."""
+    """Write a number in place, so that processes with the open file read it completely."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
         os.pwrite(descriptor, f"{value:<{_DIGITS - 1}}\n".encode(), 0)
@@ -238,7 +238,7 @@ def _write(path: Path, value: int) -> None:
 
 
 def _write_processor(cpu: Path) -> None:
-    """Write the governor's files; what else is asked of this folder is the machine's own."""
+    """Write the governor's files; other files in this folder are the machine's own."""
     own = Path("/sys/devices/system/cpu")
     policy = cpu / "cpufreq/policy0"
     policy.mkdir(parents=True)
@@ -264,11 +264,11 @@ def _write_processor(cpu: Path) -> None:
 
 
 def _link(link: Path, target: Path) -> None:
-    """Make a relative link, as sysfs has them: it leads right seen from outside the board too."""
+    """Create a relative link, as in sysfs, which is also valid from outside the board."""
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(os.path.relpath(target, link.parent))
 
 
 def _target(link: Path) -> Path:
-    """Where a relative link leads; resolve() would leave the board by /proc's link to its root."""
+    """Return the target of a relative link; resolve() would leave the board through /proc."""
     return Path(os.path.normpath(link.parent / link.readlink()))

@@ -1,1 +1,1 @@
-"""Where power readings come from."""
+"""Sources of power readings."""

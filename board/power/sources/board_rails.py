@@ -1,7 +1,7 @@
-"""The rails of a board's profile as a power source, whatever reads each of them.
+"""Power source for the rails of a board's profile.
 
-A rail is read from Linux's files, by pynq, or from the files and compared with pynq from time to
-time. Files whose chip has gone away are opened again where it is now.
+A rail is read from Linux's files, through pynq, or from the files with occasional comparisons with
+pynq. If a chip reappears under another path, its files are reopened there.
 """
 
 from __future__ import annotations
@@ -22,21 +22,23 @@ VOLTS_PER_COUNT = 1e-3
 AMPS_PER_COUNT = 1e-3
 WATTS_PER_COUNT = 1e-6
 COMPARISONS = 20
-"""A file may differ from pynq's reading this often in a row: the power can change in between."""
-_CARE_EVERY = 5  # so many inspections, lost files are looked for, or one is compared with pynq
+"""Number of consecutive differences from pynq after which a file counts as wrong.
+
+The power can change between two readings."""
+_CARE_EVERY = 5  # inspections between two searches for lost files, or comparisons with pynq
 _SAME = 1e-6  # relative
 
 
 @dataclass
 class RailSensor:
-    """One reading of a rail: from its file, from pynq, or from the file and compared with pynq.
+    """A sensor of a rail, read from its file, which may be compared with pynq, or through pynq.
 
     Attributes
     ----------
-    read : gives the reading, V, A or W
-    file : what Linux shows the reading in, None where it is not known
-    chip : whose file that is, None where it is found by its path only
-    by_pynq : gives what pynq says, None where pynq is not asked
+    read : function that returns the reading, V, A or W
+    file : Linux's file with the reading; None if unknown
+    chip : chip of this file; None if it is known by its path only
+    by_pynq : function that returns pynq's reading; None if pynq is not used
     """
 
     read: Reader
@@ -45,7 +47,7 @@ class RailSensor:
     by_pynq: Reader | None = None
 
     def agrees(self) -> bool:
-        """Return whether file and pynq told the same, as far as they told anything."""
+        """Return whether file and pynq give the same reading, or one of them gives none."""
         if self.file is None or self.by_pynq is None:
             return True
         before, by_pynq, after = self.file(), self.by_pynq(), self.file()
@@ -54,7 +56,7 @@ class RailSensor:
         return not wrong  # NaN is not
 
     def reopen(self, chips: dict[ChipKey, Chip]) -> None:
-        """Look for a file that is gone where its chip is now."""
+        """Reopen a closed file at the chip's current path, if the chip exists."""
         assert self.file is not None
         folder = self.file.path.parent
         if self.chip is not None:
@@ -62,11 +64,11 @@ class RailSensor:
                 return
             folder = chips[self.chip].folder
         if folder != self.file.path.parent:
-            self.by_pynq = None  # libsensors goes on reading the old place: another chip's by now
+            self.by_pynq = None  # libsensors still reads the old path, now that of another chip
         self.file.reopen(folder / self.file.path.name)
 
     def ask_pynq(self) -> None:
-        """Take the reading from pynq from now on, where pynq has it."""
+        """Use pynq's reading from now on, if pynq has one."""
         if self.by_pynq is not None and self.file is not None:
             self.file.close()
             self.read, self.file = self.by_pynq, None
@@ -74,27 +76,43 @@ class RailSensor:
 
 @dataclass(frozen=True)
 class RailSensors:
-    """How one rail is read; power is derived where only voltage and current are measured."""
+    """The sensors of one rail. Without a power sensor, power is volts times amperes.
+
+    Attributes
+    ----------
+    volts, amps, watts : sensors; None if not measured
+    shunt_ohms : resistance of the shunt that the driver assumes, ohms; None if unknown
+    """
 
     volts: RailSensor | None
     amps: RailSensor | None
     watts: RailSensor | None
-    shunt_ohms: float | None = None  # as the driver has it
+    shunt_ohms: float | None = None
 
     def of_power(self) -> tuple[RailSensor, ...]:
-        """Return what is read and multiplied for the power, nothing where it is not measured."""
+        """Return the sensors whose product is the power; none if it is not measured."""
         return (self.watts,) if self.watts is not None else self.of_product()
 
     def of_product(self) -> tuple[RailSensor, ...]:
-        """Return voltage and current, nothing where one of them is not measured."""
+        """Return the sensors of voltage and current; none if one of them is missing."""
         return (self.volts, self.amps) if self.volts and self.amps else ()
 
     def every(self) -> tuple[RailSensor, ...]:
+        """Return all sensors."""
         return tuple(filter(None, (self.volts, self.amps, self.watts)))
 
 
 class BoardSource(PowerSource):
-    """The rails of a board's profile that can be read, each on its own."""
+    """The readable rails of a board's profile.
+
+    Parameters
+    ----------
+    name : name of the source
+    where : description of the board and the sensors' location, for messages
+    profile : profile of the board
+    found : sensors by rail
+    sysfs : mount point of Linux's sysfs
+    """
 
     one_by_one = True
 
@@ -121,14 +139,14 @@ class BoardSource(PowerSource):
         names = [rail.name for rail in rails]
         self._total = names.index(self.total_rail) if self.total_rail in names else None
         self._inspections = 0
-        self._compared = 0  # the rail whose file is compared with pynq
-        self._differed = 0  # times in a row
+        self._compared = 0  # rail whose file is compared with pynq
+        self._differed = 0  # consecutive differences
         for index in range(len(rails)):
             for _ in range(TIMES):
                 self._judge(index)
 
     def _reader(self, index: int) -> Reader:
-        """Return what reads a rail's power, of what is believed of it."""
+        """Return the function that reads a rail's power, by its plausible sensors."""
         sensors, basis = self._sensors[index], self._beliefs[index].basis
         if basis == NOTHING:
             return lambda: math.nan
@@ -139,13 +157,13 @@ class BoardSource(PowerSource):
         return lambda: volts() * amps()
 
     def _judge(self, index: int) -> float:
-        """Compare a rail's readings with each other; return its current, A."""
+        """Check a rail's readings against each other; return its current, A."""
         volts, amps, watts = (self._sensors[index].volts, self._sensors[index].amps,
                               self._sensors[index].watts)  # fmt: skip
-        told = [watts.read()] if watts else []
+        powers = [watts.read()] if watts else []
         now = (volts.read() if volts else math.nan, amps.read() if amps else math.nan)
-        told += [watts.read()] if watts else []
-        if self._beliefs[index].look(*now, told):
+        powers += [watts.read()] if watts else []
+        if self._beliefs[index].look(*now, powers):
             self._readers[index] = self._reader(index)
         return now[1]
 
@@ -167,11 +185,11 @@ class BoardSource(PowerSource):
         if self._inspections % _CARE_EVERY == 0 and not self._find_again():
             self._compare()
         if self._total not in (None, index):
-            self._judge(self._total)  # all energies are its: it is judged each time
+            self._judge(self._total)  # at each inspection, since energies are those of this rail
         return self._judge(index)
 
     def _find_again(self) -> bool:
-        """Open files that are gone where their chips are now; return whether there are any."""
+        """Reopen closed files at their chips' current paths; return whether there were any."""
         sensors = [sensor for rail in self._sensors for sensor in rail.every()]
         gone = [sensor for sensor in sensors if sensor.file and sensor.file.gone]
         folders = {s.file.path.parent.parent for s in gone if s.file}
@@ -181,7 +199,7 @@ class BoardSource(PowerSource):
         return bool(gone)
 
     def _compare(self) -> None:
-        """Take one rail's power from pynq for good where its file keeps telling another one."""
+        """Compare one rail's file with pynq, and use pynq from now on if they keep differing."""
         index = self._compared
         power = self._sensors[index].of_power()
         if all(sensor.agrees() for sensor in power):
@@ -192,7 +210,7 @@ class BoardSource(PowerSource):
             for sensor in power:
                 sensor.ask_pynq()
             self._readers[index] = self._reader(index)
-            self.text += f"; {self.rails[index].name} by pynq itself, its file gave another power"
+            self.text += f"; {self.rails[index].name} through pynq, since its file differs from it"
 
     def close(self) -> None:
         for sensors in self._found.values():
@@ -202,7 +220,7 @@ class BoardSource(PowerSource):
 
 
 def _lacks(missing: Sequence[RailProfile], sysfs: Path) -> str:
-    """Return which rails are not found, and what to look at for the first of them."""
+    """Return the missing rails as text, with what to check for the first of them."""
     if not missing:
         return ""
     names = " ".join(rail.name for rail in missing)
@@ -210,9 +228,10 @@ def _lacks(missing: Sequence[RailProfile], sysfs: Path) -> str:
 
 
 def why_missing(rail: RailProfile, sysfs: Path) -> str:
+    """Return why a rail's chip is missing, with what to check."""
     return why_absent(sysfs, rail.driver, rail.address)
 
 
 def _described(rail: RailProfile, sensors: RailSensors) -> str:
     file = sensors.of_power()[0].file
-    return f"{rail.driver} at 0x{rail.address:02x} ({file.path if file else 'by pynq'})"
+    return f"{rail.driver} at 0x{rail.address:02x} ({file.path if file else 'through pynq'})"

@@ -1,15 +1,15 @@
-"""Where Linux's hwmon shows a board's power monitors, and what to look at where one is missing.
+"""A board's power monitors in Linux's hwmon, and diagnosis of missing ones.
 
-A chip is known by its driver and its I2C address. Linux shows it in one of two forms:
+A chip is identified by its driver and its I2C address. Linux shows it in one of two forms:
 
-- The hwmon driver (ina2xx, irps5401) makes a hwmon device below the I2C device <bus>-<address>. Its
-  name is the chip's, with a suffix in some device trees ("ina226_u183").
-- The IIO driver ina2xx-adc has taken the INA226, and iio-hwmon shows its channels: a platform
+- The hwmon driver (ina2xx, irps5401) creates a hwmon device below the I2C device <bus>-<address>.
+  Its name is the chip's, with a suffix in some device trees ("ina226_u183").
+- The IIO driver ina2xx-adc is bound to the INA226, and iio-hwmon shows its channels: a platform
   device without an address, named after its node in the device tree, "ina226" in mainline's
-  zynqmp-zcu104-revC.dts. The node's io-channels name the I2C device and the order of the channels:
-  its first voltage is that of the shunt, so that in2 is the rail's.
+  zynqmp-zcu104-revC.dts. The node's io-channels give the I2C device and the order of the channels:
+  the first voltage is that of the shunt, so in2 is the rail's.
 
-The units are the same in both: iio-hwmon gives mV and mA as IIO has them, and power in microwatts
+The units are the same in both forms: iio-hwmon gives mV and mA as in IIO, and power in microwatts
 (drivers/hwmon/iio_hwmon.c).
 """
 
@@ -22,10 +22,10 @@ from pathlib import Path
 
 from tutelage.board.power.sources.sysfs_attributes import entries, text
 
-ChipKey = tuple[str, "int | None"]  # driver, and I2C address where it is known
+ChipKey = tuple[str, "int | None"]  # driver and I2C address; None if unknown
 
-# The kinds of ina2xx-adc's channels, in their order: shunt, rail, power, current
-# (ina226_channels in drivers/iio/adc/ina2xx-adc.c). The first is no voltage of the rail.
+# The kinds of ina2xx-adc's channels, in order: shunt, rail, power, current
+# (ina226_channels in drivers/iio/adc/ina2xx-adc.c). The first one is not a voltage of the rail.
 _IIO_KINDS = ("in", "in", "power", "curr")
 _IIO_SHUNT = 0
 _CELL_BYTES = 4
@@ -34,14 +34,14 @@ _MOST_BYTES = 4096  # of a property in the device tree
 
 @dataclass(frozen=True)
 class Chip:
-    """A power monitor as hwmon shows it.
+    """A power monitor in hwmon.
 
     Attributes
     ----------
-    folder : hwmon's directory
-    device : the I2C device's, None where it is not known
-    numbers : of iio-hwmon: kind ("in", "curr", "power") -> number of the chip's attribute; None
-        where an attribute has the number of its channel
+    folder : directory of the hwmon device
+    device : directory of the I2C device; None if unknown
+    numbers : for iio-hwmon, kind ("in", "curr", "power") -> number of the chip's attribute; None
+        if attributes have the numbers of their channels
     """
 
     folder: Path
@@ -49,12 +49,12 @@ class Chip:
     numbers: Mapping[str, int] | None = None
 
     def file(self, kind: str, channel: int) -> Path:
-        """Return the path of a channel's reading, whether the file exists or not."""
+        """Return the path of a channel's reading, which may not exist."""
         number = channel if self.numbers is None else self.numbers.get(kind, "_missing")
         return self.folder / f"{kind}{number}_input"
 
     def shunt_ohms(self) -> float | None:
-        """Return the shunt's resistance as the driver has it, ohms; None where it is not shown.
+        """Return the resistance of the shunt that the driver assumes, ohms; None if unknown.
 
         hwmon's ina2xx shows microohms, ina2xx-adc ohms (microohms in its first versions).
         """
@@ -70,9 +70,9 @@ class Chip:
 
 
 def find_chips(folder: Path) -> dict[ChipKey, Chip]:
-    """Return the chips of a class/hwmon directory, which numbers them as drivers come up.
+    """Return the chips in a class/hwmon directory, whose numbers depend on the order of drivers.
 
-    Chips without address whose name occurs twice are left out: nothing tells which is which.
+    Chips without an address whose name occurs twice are ambiguous and left out.
     """
     chips: dict[ChipKey, Chip] = {}
     twice = set()
@@ -85,7 +85,7 @@ def find_chips(folder: Path) -> dict[ChipKey, Chip]:
 
 
 def chips_of(path: Path) -> dict[ChipKey, Chip]:
-    """Return the chips that a hwmon directory shows: one, or those behind an iio-hwmon."""
+    """Return the chips of a hwmon device: a single one, or those behind iio-hwmon."""
     device = (path / "device").resolve()
     address = _address_of(device)
     names = _names(device / "name", path / "name", path / "label")
@@ -94,7 +94,7 @@ def chips_of(path: Path) -> dict[ChipKey, Chip]:
     behind = _behind_iio(path, device)
     if behind:
         return behind
-    # No device tree: the order of the channels is that of the driver.
+    # Without a device tree, the order of the channels is the driver's.
     numbers = {"in": 2 if (path / "in2_input").exists() else 1, "curr": 1, "power": 1}
     return {(name, None): Chip(path, None, numbers) for name in names}
 
@@ -105,12 +105,12 @@ def _address_of(device: Path) -> int | None:
 
 
 def _names(*files: Path) -> set[str]:
-    """Return names without the suffix that a device tree's label or node adds."""
+    """Return the names in files, without suffixes from a device tree's label or node."""
     return {re.split("[-_]", name)[0] for file in files if (name := text(file))}
 
 
 def _behind_iio(path: Path, device: Path) -> dict[ChipKey, Chip]:
-    """Return the chips whose channels a platform device shows, as its device tree node tells."""
+    """Return the chips whose channels an iio-hwmon device shows, by its device tree node."""
     node = device / "of_node"
     if b"iio-hwmon" not in _property(node / "compatible").split(b"\0"):
         return {}
@@ -165,23 +165,23 @@ def _property(path: Path) -> bytes:
 
 
 def why_absent(sysfs: Path, driver: str, address: int) -> str:
-    """Return what to look at where hwmon shows no such chip, in one line."""
+    """Return why hwmon does not show a chip and what to check, in one line."""
     chip = f"{driver} at 0x{address:02x}"
     devices = sysfs / "bus/i2c/devices"
     for path in entries(devices):
         if _address_of(path) != address or driver not in _names(path / "name"):
             continue
         if not (path / "driver").exists():
-            return f"no driver has taken the {chip}: load one, see {path}"
+            return f"no driver is bound to the {chip}: load one, see {path}"
         bound = (path / "driver").resolve().name
         if any(path.glob("iio:device*")):
             return (
-                f"the {chip} is with {bound}, an IIO driver, and no iio-hwmon shows it: "
+                f"{bound}, an IIO driver, is bound to the {chip}, and no iio-hwmon shows it: "
                 "modprobe iio_hwmon, or add its node to the device tree"
             )
-        return f"{bound} has taken the {chip} and shows no readings of it: see dmesg, {path}/hwmon"
+        return f"{bound} is bound to the {chip} but shows no readings: see dmesg, {path}/hwmon"
     guesses = [path for path in entries(sysfs / "class/hwmon") if (driver, None) in chips_of(path)]
     if len(guesses) > 1:
         places = " and ".join(map(str, guesses))
-        return f"{places} are both named {driver}, and their addresses are not known"
+        return f"{places} are both named {driver}, and their addresses are unknown"
     return f"no {chip} in {devices}: is it in the device tree, and its bus up?"

@@ -1,4 +1,4 @@
-"""Power readings of a board's rails as Linux's hwmon drivers show them."""
+"""Power readings of a board's rails from Linux's hwmon drivers."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tutelage.core.board_profile import Profile, RailProfile
 
 @register_source("hwmon", preference=20)
 def open_hwmon(profile: Profile, sysfs: Path) -> PowerSource:
-    """Return the board's rails as Linux's drivers show them below class/hwmon.
+    """Return the board's rails in class/hwmon.
 
     Raises
     ------
     PowerError
-        None of the board's power monitors is there, or they may not be read.
+        None of the board's power monitors exists, or they cannot be read.
     """
     folder = sysfs / "class" / "hwmon"
     found, refused = hwmon_rails(profile, sysfs)
@@ -44,7 +44,7 @@ def open_hwmon(profile: Profile, sysfs: Path) -> PowerSource:
 def hwmon_rails(
     profile: Profile, sysfs: Path, without: Collection[str] = ()
 ) -> tuple[dict[str, RailSensors], list[str]]:
-    """Return the rails that hwmon shows, but for those named, and why others may not be read."""
+    """Return the rails in hwmon, except those in `without`, and a line for each unreadable one."""
     chips = find_chips(sysfs / "class" / "hwmon")
     found, refused = dict[str, RailSensors](), list[str]()
     for rail in profile.rails:
@@ -59,7 +59,7 @@ def hwmon_rails(
 
 
 def _key(chips: dict[ChipKey, Chip], profile: Profile, rail: RailProfile) -> ChipKey | None:
-    """Return the chip that measures a rail; one by its name only where the board has one such."""
+    """Return the chip of a rail; by its name only if the board has a single such chip."""
     if (rail.driver, rail.address) in chips:
         return rail.driver, rail.address
     alone = len({each.address for each in profile.rails if each.driver == rail.driver}) == 1
@@ -67,12 +67,12 @@ def _key(chips: dict[ChipKey, Chip], profile: Profile, rail: RailProfile) -> Chi
 
 
 def _open_rail(chip: Chip, key: ChipKey, rail: RailProfile) -> RailSensors:
-    """Open those of a rail's three attributes that exist.
+    """Open the existing attributes of a rail.
 
     Raises
     ------
     OSError
-        One exists and cannot be opened.
+        An attribute exists but cannot be opened.
     """
     kinds = (("in", VOLTS_PER_COUNT), ("curr", AMPS_PER_COUNT), ("power", WATTS_PER_COUNT))
     opened: list[RailSensor | None] = []  # volts, amps, watts

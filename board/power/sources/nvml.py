@@ -1,4 +1,4 @@
-"""Power readings of NVIDIA's graphics cards, by NVML."""
+"""Power readings of NVIDIA's graphics cards from NVML."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ _NVML_RELATIVE_ERROR = 0.05
 
 
 class NvmlSource(PowerSource):
+    """The graphics cards, and their sum if there are several."""
+
     name = "nvml"
 
     def __init__(self, nvml: Any, devices: list[Any]):
@@ -53,12 +55,12 @@ class NvmlSource(PowerSource):
 
 @register_source("nvml", preference=40)
 def open_nvml(profile: Profile, sysfs: Path) -> PowerSource:
-    """Return the NVIDIA cards that tell their power; profile and `sysfs` have no say in it.
+    """Return the NVIDIA cards that report their power; profile and `sysfs` are ignored.
 
     Raises
     ------
     PowerError
-        nvidia-ml-py or the driver is missing, or no card tells its power.
+        nvidia-ml-py or the driver is missing, or no card reports its power.
     """
     try:
         nvml = import_module("pynvml")

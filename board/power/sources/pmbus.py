@@ -1,4 +1,4 @@
-"""Power readings of a board's rails as PYNQ finds and names them."""
+"""Power readings of a board's rails through PYNQ."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ _PYNQ_KINDS = {"voltage": VOLTS_PER_COUNT, "current": AMPS_PER_COUNT, "power": W
 
 @register_source("pmbus", preference=10)
 def open_pmbus(profile: Profile, sysfs: Path) -> PowerSource:
-    """Return the rails that PYNQ finds and names, and of `sysfs` those that it does not.
+    """Return the rails that PYNQ finds and names, and from `sysfs` those that it does not.
 
-    PYNQ's names are those of libsensors' configuration on the image, which has no name for an
+    PYNQ's names are those in libsensors' configuration on the image, which has no name for an
     INA226 behind iio-hwmon (chip "*-i2c-5-40" in PYNQ's zcu104.conf).
 
-    libsensors, which pynq asks, opens, reads and closes a file for each reading. Here the same
-    files stay open instead, which takes a tenth of the time. A file counts only if it tells what
-    pynq tells, now and from time to time later; else, or if it is not known, pynq is asked.
+    pynq uses libsensors, which opens, reads and closes a file for each reading. Here the same files
+    are kept open, which takes a tenth of the time. A file is used only if it gives the same reading
+    as pynq, now and in later comparisons. Otherwise, or if it is unknown, pynq is used.
 
     Raises
     ------
     PowerError
-        There is no pynq, it does not load, or it knows none of the board's rails.
+        pynq is missing or does not load, or it finds none of the board's rails.
     """
     try:
         pmbus = import_module("pynq.pmbus")
     except ModuleNotFoundError as error:
         raise PowerError(f"{error.name} is not installed") from error
-    except Exception as error:  # pynq looks for hardware while it is imported
+    except Exception as error:  # pynq searches for hardware when imported
         raise PowerError(f"pynq does not load: {one_line(error)}") from error
     try:
-        with warnings.catch_warnings():  # its warning of a missing libsensors becomes our reason
+        with warnings.catch_warnings():  # turns its warning of missing libsensors into an error
             warnings.simplefilter("error", UserWarning)
             rails = pmbus.get_rails()
     except Exception as error:
@@ -85,7 +85,7 @@ def _pynq_sensors(pmbus: Any, rail: Any) -> RailSensors:
 
 
 def _pynq_sensor(pmbus: Any, sensor: Any, kind: str) -> RailSensor | None:
-    """Return how a sensor of pynq.pmbus is read: from its file, if that tells the same."""
+    """Return a sensor of pynq.pmbus, which is read from its file if that gives the same."""
     if sensor is None:
         return None
     by_pynq = _pynq_reader(sensor)
@@ -97,7 +97,7 @@ def _pynq_sensor(pmbus: Any, sensor: Any, kind: str) -> RailSensor | None:
     if path is None or file is None:
         return RailSensor(by_pynq, by_pynq=by_pynq)
     found = RailSensor(file, file, next(iter(chips_of(path.parent)), None), by_pynq)
-    # What can be read neither way has been compared with nothing.
+    # Without a reading from both, there was no comparison.
     known = math.isfinite(by_pynq()) and math.isfinite(file())
     if not known or not any(found.agrees() for _ in range(COMPARISONS)):
         found.ask_pynq()
@@ -105,10 +105,10 @@ def _pynq_sensor(pmbus: Any, sensor: Any, kind: str) -> RailSensor | None:
 
 
 def _pynq_reader(sensor: Any) -> Reader:
-    """Return what asks pynq for a sensor's value.
+    """Return a function that reads a sensor through pynq.
 
-    pynq's Sensor ignores libsensors' return code and gives its last value again when a read fails.
-    The buffer that it keeps the value in is therefore set to NaN first.
+    pynq's Sensor ignores libsensors' return code and repeats its last value if a reading fails. The
+    buffer of that value is therefore set to NaN first.
     """
     buffer = getattr(sensor, "_value", None)
 
@@ -117,7 +117,7 @@ def _pynq_reader(sensor: Any) -> Reader:
             if buffer is not None:
                 buffer[0] = math.nan
             return float(sensor.value)
-        except Exception:  # pynq's sensors have no common error
+        except Exception:  # errors of pynq's sensors have no common base
             return math.nan
 
     return read
@@ -126,8 +126,8 @@ def _pynq_reader(sensor: Any) -> Reader:
 def _file_of(pmbus: Any, sensor: Any) -> Path | None:
     """Return the file that libsensors reads for a sensor of pynq.pmbus: <chip>/power1_input.
 
-    pynq keeps the chip and a number, whose name libsensors knows; where this pynq keeps them
-    otherwise nothing is found.
+    pynq's object has the chip and a number, for which libsensors has the name. The result is None
+    if this version of pynq stores them differently.
     """
     try:
         library, ffi, chip = pmbus._lib, pmbus._ffi, sensor._chip

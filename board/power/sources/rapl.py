@@ -1,4 +1,4 @@
-"""Where a PC's power readings come from: RAPL's counters in Linux's powercap files."""
+"""Power readings of a PC's processor from RAPL's counters in Linux's powercap files."""
 
 from __future__ import annotations
 
@@ -20,22 +20,27 @@ from tutelage.core.board_profile import Profile
 
 # powercap counts microjoules: Documentation/power/powercap/powercap.rst.
 _JOULES_PER_COUNT = 1e-6
-# RAPL's counters move about once per millisecond: Intel SDM vol. 3B, "Package RAPL Domain".
+# RAPL updates its counters about once per millisecond: Intel SDM vol. 3B, "Package RAPL Domain".
 _RAPL_UPDATE_SECONDS = 1e-3
 
 
 class _Counter:
-    """An energy counter that starts again at zero when it has reached its range."""
+    """An energy counter that wraps to zero at the end of its range.
+
+    Parameters
+    ----------
+    file : the counter's file
+    span : max_energy_range_uj of the counter, J; NaN if unknown
+    """
 
     def __init__(self, file: Attribute, span: float):
-        """`span` is the counter's max_energy_range_uj, J; NaN where it is not known."""
         self._file = file
         self._span = span
         self._last = file()
         self._joules = 0.0
 
     def __call__(self) -> float:
-        """Return the energy since the counter was opened, J."""
+        """Return the energy since the counter was opened, J; NaN if it cannot be read."""
         now = self._file()
         if math.isnan(now):
             return math.nan
@@ -45,7 +50,7 @@ class _Counter:
         if step < 0:
             step += self._span
         self._last = now
-        if math.isnan(step):  # it wrapped and nobody knows by how much
+        if math.isnan(step):  # it wrapped and its range is unknown
             return math.nan
         self._joules += step
         return self._joules
@@ -55,6 +60,8 @@ class _Counter:
 
 
 class RaplSource(PowerSource):
+    """The processor's energy counters, and the sum of packages and memory."""
+
     name = "rapl"
     counts_energy = True
 
@@ -82,19 +89,19 @@ class RaplSource(PowerSource):
 
 @register_source("rapl", preference=30)
 def open_rapl(profile: Profile, sysfs: Path) -> PowerSource:
-    """Return the processor's own energy counters below class/powercap; no board's profile is asked.
+    """Return the processor's energy counters in class/powercap; the profile is ignored.
 
-    The total is packages and memory. Cores and graphics are parts of a package, and psys holds the
-    packages: they are listed, and never added to it. The counters count on by themselves, so that
-    energies are exact between two readings.
+    The total is the sum of packages and memory. Cores and graphics are parts of a package, and psys
+    includes the packages: they are listed but not added. Since these are counters, the energy
+    between two readings is exact.
 
     Raises
     ------
     PowerError
-        There are no counters, or they may not be read (since Linux 5.10 only root may).
+        There are no counters, or they cannot be read (since Linux 5.10 only root may).
     """
     folder = sysfs / "class" / "powercap"
-    # intel-rapl-mmio:0 shows the same package once more, by another way.
+    # intel-rapl-mmio:0 shows the same package again, through another interface.
     zones = [p for p in entries(folder) if re.fullmatch(r"intel-rapl:\d+(:\d+)?", p.name)]
     counters, parts = dict[str, _Counter](), list[str]()
     try:

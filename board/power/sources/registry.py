@@ -1,7 +1,8 @@
-"""The power sources that there are, and the choice of one by name.
+"""Registry of power sources by name.
 
 A source is one file of this folder: a class derived from
-`tutelage.board.power.sources.source.PowerSource`, and the function that opens it, registered here:
+`tutelage.board.power.sources.source.PowerSource`, and a function that opens it, registered as
+follows:
 
     @register_source("rapl", preference=30)
     def open_rapl(profile: Profile, sysfs: Path) -> PowerSource: ...
@@ -35,8 +36,8 @@ def register_source(name: str, preference: int) -> Callable[[Opener], Opener]:
 
     Parameters
     ----------
-    name : as `--power` takes it
-    preference : "auto" takes the source with the lowest one that is there
+    name : name for `--power`
+    preference : "auto" selects the available source with the lowest number
     """
 
     def register(opener: Opener) -> Opener:
@@ -48,7 +49,7 @@ def register_source(name: str, preference: int) -> Callable[[Opener], Opener]:
 
 @cache
 def _openers() -> dict[str, Opener]:
-    """Return what opens each source, the preferred one first."""
+    """Return the openers of all sources by name, the preferred one first."""
     import_modules("tutelage.board.power.sources")
     return {entry.name: entry.open for entry in sorted(_entries, key=lambda entry: entry[:2])}
 
@@ -63,21 +64,23 @@ def open_source(name: str, board: str, sysfs: Path) -> PowerSource:
 
     Parameters
     ----------
-    name : one of `source_names`; "auto" takes the first that is there, or a source without rails
-        that gives the reasons; "none" is such a source, too
-    board : profile that names the board's rails
-    sysfs : where Linux's class directories are
+    name : one of `source_names`; "auto" selects the first available one, or else a source without
+        rails whose text gives the reasons; "none" is a source without rails
+    board : profile with the board's rails
+    sysfs : mount point of Linux's sysfs
 
     Raises
     ------
     PowerError
-        There is no source of that name, or it is not there.
+        The source is unknown or not available.
     TomlError
-        There is no such board.
+        The board is unknown.
     """
     openers = _openers()
     if name not in ("auto", *openers, "none"):
-        raise PowerError(f"no power source {name!r}, but {', '.join(('auto', *openers, 'none'))}")
+        raise PowerError(
+            f"no power source {name!r}; choose from {', '.join(('auto', *openers, 'none'))}"
+        )
     if name == "none":
         return PowerSource("power is not measured: switched off")
     profile = load_profile(board)
@@ -98,6 +101,6 @@ def _first_source(openers: dict[str, Opener], profile: Profile, sysfs: Path) -> 
             absent.append(f"{candidate}: {error}")
             continue
         if absent:
-            source.text += f" (not taken: {'; '.join(absent)})"
+            source.text += f" (not available: {'; '.join(absent)})"
         return source
     return PowerSource(f"power is not measured: {'; '.join(absent)}")

@@ -1,9 +1,8 @@
-"""A source of power readings, and its rails.
+"""Base class of power sources, and their rails.
 
 Each source lists its rails once and then reads all of them at a constant cost. A reading that
-fails is NaN. Whether a rail's power reading is believed beside its volts and amperes is judged by
-`tutelage.board.power.plausibility`, whether a single number is possible by
-`tutelage.board.power.meter`.
+fails is NaN. `tutelage.board.power.plausibility` compares a rail's power with its volts and
+amperes; `tutelage.board.power.meter` rejects single impossible readings.
 """
 
 from __future__ import annotations
@@ -15,27 +14,27 @@ from dataclasses import dataclass
 from tutelage.board.power.plausibility import Doubt
 from tutelage.core.errors import TutelageError
 
-# No processor or graphics card of a PC draws more; only meant to tell nonsense from readings.
+# No processor or graphics card of a PC draws more; readings above are implausible.
 PC_MAX_WATTS = 2000.0
 
 
 class PowerError(TutelageError):
-    """A power source that is not there; the text is one line for the user."""
+    """A power source is not available; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Rail:
-    """One thing whose power is measured.
+    """A rail, or another component, whose power is measured.
 
     Attributes
     ----------
-    name : unique within its source
+    name : name that is unique within its source
     step_watts : resolution of a reading, W
-    max_watts : the most it can draw, W; readings far above are nonsense
-    max_amps : the same for its current, A
-    min_watts : what it draws at least, W; less is nonsense too
-    relative_error : share of the reading by which it may be wrong
-    lag_seconds : by how much a reading may be older than its time stamp, s
+    max_watts : largest possible power, W; readings far above are implausible
+    max_amps : largest possible current, A
+    min_watts : smallest possible power, W; smaller readings are implausible
+    relative_error : largest relative error of a reading
+    lag_seconds : largest difference between the time of a reading and its time stamp, s
     """
 
     name: str
@@ -48,16 +47,16 @@ class Rail:
 
 
 class PowerSource:
-    """A set of rails that are read together; this one has none.
+    """A set of rails; this base class has none.
 
     Attributes
     ----------
-    name : as `open_power` knows it
-    text : one line for the user: what is measured, or why nothing is
-    rails : what `read` returns, in its order
-    total_rail : the rail that holds all others, None where there is none
+    name : name for `open_power`
+    text : one line with the measured rails, or the reason why there are none
+    rails : the rails, in the order of `read`
+    total_rail : name of the rail that feeds all others; None without one
     counts_energy : `read` returns joules since some time instead of watts
-    one_by_one : each rail takes its time to read, and can be read alone
+    one_by_one : reading a rail takes time, and rails can be read individually
     """
 
     name = "none"
@@ -71,30 +70,30 @@ class PowerSource:
         self.total_rail = total_rail if total_rail in names else None
 
     def read(self) -> list[float]:
-        """Return one reading per rail, W (or J, see `counts_energy`), NaN where there is none."""
+        """Return a reading of each rail, W (or J, see `counts_energy`); NaN if it failed."""
         return []
 
     def read_rail(self, index: int) -> float:
-        """Return one rail's reading."""
+        """Return the reading of one rail."""
         return self.read()[index]
 
     def inspect(self, index: int) -> float:
-        """Look after a rail; return its current, A, NaN where it is not measured.
+        """Check a rail's sensors; return its current, A, or NaN if it is not measured.
 
-        The sampler does this a few times per second, for one rail in turn.
+        The sampler calls this a few times per second, for one rail in turn.
         """
         return math.nan
 
     def doubts(self) -> list[Doubt]:
-        """Return what speaks against readings so far."""
+        """Return the doubts about the readings so far."""
         return []
 
     def close(self) -> None:
-        """Release files and libraries; no reading after this."""
+        """Release files and libraries. No reading is possible afterwards."""
 
 
 def add_total(rails: list[Rail], parts: list[str]) -> str:
-    """Return the name of the rail that holds `parts`; several get one more rail, their sum."""
+    """Return the name of the total of `parts`: the only part, or a new rail for their sum."""
     if len(parts) == 1:
         return parts[0]
     added = [rail for rail in rails if rail.name in parts]

@@ -1,6 +1,6 @@
-"""Sensors' files below /sys that stay open.
+"""Files of sensors below /sys that are kept open.
 
-A chip may go away while it is read, and come back under another number: `Attribute.reopen`.
+A chip may disappear while it is read, and come back under another number: see `Attribute.reopen`.
 """
 
 from __future__ import annotations
@@ -10,24 +10,33 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-# A sysfs attribute with a number; anything longer is none.
+# Longest text of a sysfs attribute with a number.
 _ATTRIBUTE_BYTES = 64
 
-Reader = Callable[[], float]  # the present value, NaN where it cannot be read
+Reader = Callable[[], float]  # returns the current value; NaN if it cannot be read
 
 
 class Attribute:
-    """A file with one number: a system call per reading, no directory is walked.
+    """A file with one number, which takes a single system call to read.
+
+    Parameters
+    ----------
+    path : the file
+    scale : unit of the number
 
     Attributes
     ----------
-    path : where it was opened
+    path : path at which the file was opened
+
+    Raises
+    ------
+    OSError
+        The file cannot be opened.
     """
 
     __slots__ = ("_descriptor", "_identity", "_scale", "_text", "path")
 
     def __init__(self, path: Path, scale: float):
-        """`scale`: the unit of a count. Raises OSError where the file cannot be opened."""
         self._scale = scale
         self._descriptor = -1
         self._open(path)
@@ -38,22 +47,23 @@ class Attribute:
         self._descriptor = descriptor
         self._identity = _identity(os.fstat(descriptor))
         self.path = path
-        self._text = str(path)  # turning a path into it takes longer than asking for the file
+        self._text = str(path)  # cached, since converting a path takes longer than stat
 
     def __call__(self) -> float:
         try:
             return float(os.pread(self._descriptor, _ATTRIBUTE_BYTES, 0)) * self._scale
-        except (OSError, ValueError):  # the chip is gone or busy, or what it says is not a number
+        except (OSError, ValueError):  # the chip is gone or busy, or the text is not a number
             return math.nan
 
     @property
     def gone(self) -> bool:
+        """Whether the file is closed."""
         return self._descriptor < 0
 
     def look(self) -> None:
-        """Close the file where its path has vanished or leads to another one meanwhile.
+        """Close the file if its path no longer exists or leads to another file.
 
-        A file that was removed can be read on, unless its file system knows better (sysfs does).
+        Most file systems (but not sysfs) allow a removed file to be read on.
         """
         try:
             same = _identity(os.stat(self._text)) == self._identity  # noqa: PTH116
@@ -63,7 +73,7 @@ class Attribute:
             self.close()
 
     def reopen(self, path: Path) -> None:
-        """Open the file anew, maybe elsewhere; it stays as it is where that cannot be done."""
+        """Reopen the file at a path; on failure it is unchanged."""
         try:
             self._open(path)
         except OSError:
@@ -72,7 +82,7 @@ class Attribute:
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
-        self._descriptor = -1  # another file may get the number
+        self._descriptor = -1  # the number may be reused for another file
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
@@ -80,7 +90,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def entries(folder: Path) -> list[Path]:
-    """Return what a directory of sysfs holds, by name; nothing where it does not exist."""
+    """Return the paths in a directory of sysfs, sorted; none if it does not exist."""
     try:
         return sorted(folder.iterdir())
     except OSError:
@@ -88,7 +98,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def text(path: Path) -> str | None:
-    """Return what a file says, without white space around it; None where that is nothing."""
+    """Return the stripped text of a file; None if it is empty or unreadable."""
     try:
         return path.read_text(encoding="ascii", errors="replace").strip() or None
     except OSError:

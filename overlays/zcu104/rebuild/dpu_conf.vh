@@ -1,9 +1,9 @@
 // The DPU of the ZCU104's overlay: DPUCZDX8G, B4096 (two of them, see the Makefile), 300 MHz.
 //
-// NEVER BUILT WITH THIS FILE: no Vivado was at hand.
+// NEVER BUILT WITH THIS FILE: Vivado was not available.
 // The options are those of AMD's prebuilt overlay. The names of the macros are those of dpu_conf.vh in
-// AMD's DPUCZDX8G reference design as remembered, not copied from it: compare this file with the one
-// that lies in the reference design (the Makefile shows the difference) before hours of building.
+// AMD's DPUCZDX8G reference design, from memory: compare this file with the one in the reference
+// design (the Makefile shows the differences) before hours of building.
 
 // Architecture: 8 pixels x 16 input channels x 16 output channels x 2 operations = 4096 per cycle.
 `define B4096
@@ -11,7 +11,7 @@
 // URAM enabled: image and weight buffers in UltraRAM.
 `define URAM_ENABLE
 `ifdef URAM_ENABLE
-    // Unsure: blocks for image, weights and bias of a B4096, as remembered.
+    // Unsure: blocks for image, weights and bias of a B4096, from memory.
     `define def_UBANK_IMG_N 5
     `define def_UBANK_WGT_N 17
     `define def_UBANK_BIAS  1
@@ -30,7 +30,7 @@
 `define CONV_RELU_LEAKYRELU_RELU6
 
 // Unsure whether this release has the macros of the next five lines, and under these names. They set
-// the ALU (depthwise convolutions, pools) to its defaults, which the compiler's arch.json counts on.
+// the ALU (depthwise convolutions, pools) to its defaults, which the compiler's arch.json assumes.
 `define ALU_PARALLEL_DEFAULT
 `define ALU_RELU_RELU6
 `define DWCV_ENABLE

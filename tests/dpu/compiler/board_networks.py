@@ -1,4 +1,4 @@
-"""Random networks for the boards' compiler: every kind of layer, sizes that fit a bank and not."""
+"""Random networks for the board compiler: every kind of layer, sizes that fit a bank or not."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _window(draw: Draw, x: Op, most: int, strides: int) -> tuple[list[int], list
 
 
 def conv(draw: Draw, model: CompiledModel, x: Op, name: str) -> Op:
-    """A convolution, dilated at times."""
+    """A convolution, sometimes dilated."""
     kernel, stride, pad = _window(draw, x, 5, 3)
     height, width, channels = _dims(x)
     outputs = draw(st.sampled_from([1, 3, 8, 12, 16, 17, 33, 48]))
@@ -53,7 +53,7 @@ def conv(draw: Draw, model: CompiledModel, x: Op, name: str) -> Op:
     groups = draw(st.sampled_from([g for g in (1, 1, 2, 3, 4, 16, 20) if channels % g == 0]))
     outputs = groups * -(-outputs // groups)
     weights = _values(draw, outputs, kernel[1], kernel[0], channels // groups)
-    if draw(st.integers(0, 3)) == 0:  # channels that some outputs do not read
+    if draw(st.integers(0, 3)) == 0:  # some outputs do not read these channels
         weights *= np.random.default_rng(outputs).random((outputs, 1, 1, weights.shape[3])) < 0.1
     bias = _values(draw, outputs) if draw(st.booleans()) else None
     nonlinear = draw(st.sampled_from(["NONE", "RELU", "RELU6", "LEAKYRELU"]))
@@ -95,7 +95,7 @@ def pool(draw: Draw, model: CompiledModel, x: Op, name: str) -> Op:
 
 
 def concat(draw: Draw, model: CompiledModel, x: Op, name: str) -> Op:
-    """A concat with a branch, or twice of the same."""
+    """A concat with a branch, or of the same map twice."""
     side = _same(draw, model, x, f"{name}_side", draw(st.sampled_from([3, 12, 16, 20])))
     parts = draw(st.sampled_from([[x, side], [side, x], [x, side, x], [side, side]]))
     return model.concat(name, parts)
@@ -114,7 +114,7 @@ def join(draw: Draw, model: CompiledModel, x: Op, name: str) -> Op:
 
 
 def squeeze_and_excite(draw: Draw, model: CompiledModel, x: Op, name: str) -> Op:
-    """A map times factors that are computed from it."""
+    """A map times factors computed from it."""
     height, width, channels = _dims(x)
     mean = model.avg_pool(f"{name}_mean", x, [width, height], [1, 1], POINT)
     gate = _same(draw, model, mean, f"{name}_gate", channels)
@@ -135,7 +135,7 @@ def downsample(draw: Draw, model: CompiledModel, x: Op, name: str) -> Op:
 
 
 def pad(draw: Draw, model: CompiledModel, x: Op, name: str) -> Op:
-    """A border of zeros."""
+    """Zero padding."""
     border = [draw(st.integers(0, 4)) for _ in range(4)]
     attrs = {"paddings": [0, 0, *border, 0, 0], "mode": "CONSTANT"}
     return model.move(name, "pad-fix", x, attrs)
@@ -166,7 +166,7 @@ def _same(
 
 
 def dense(draw: Draw, model: CompiledModel, x: Op, name: str) -> Op:
-    """All values of a map times a matrix."""
+    """A dense layer over all values of a map."""
     height, width, channels = _dims(x)
     size = height * width * channels
     pixel = model.reshape(f"{name}_pixel", x, [1, 1, 1, size])

@@ -42,7 +42,7 @@ WORST, MEAN = 1.15, 1.0
 
 
 def _target(subgraph: Subgraph) -> int:
-    """Its own DPU, or the one of its size that has ISA1."""
+    """Return the file's DPU, or the DPU of the same size with ISA1."""
     fingerprint = fingerprint_of(subgraph)
     assert fingerprint is not None
     if shape_of(fingerprint).isa is ISA1:
@@ -53,7 +53,7 @@ def _target(subgraph: Subgraph) -> int:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_outputs_are_those_of_the_graph(shared_dir: Path, name: str) -> None:
-    """Which are those of AMD's code: tests/dpu/isa/test_amd_code.py."""
+    """tests/dpu/isa/test_amd_code.py compares the same outputs with AMD's code."""
     for subgraph in dpu_parts(Graph.deserialize(shared_dir / "models" / f"{name}.xmodel")):
         check_part(subgraph, _target(subgraph), BANK_DEPTH, 1)
 

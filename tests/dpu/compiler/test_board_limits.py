@@ -79,7 +79,7 @@ def test_what_no_split_helps_is_refused_by_name() -> None:
     assert stop.value.op == "deep"
 
 
-# -- cases that were once wrong -----------------------------------------------------------------
+# -- former bugs --------------------------------------------------------------------------------
 
 
 def _conv(
@@ -87,7 +87,7 @@ def _conv(
     stride: tuple[int, int] = (1, 1), pad: tuple[int, int, int, int] = (0, 0, 0, 0),
     dilation: tuple[int, int] = (1, 1),
 ) -> Op:  # fmt: skip
-    """A convolution; `wide` is the kernel's width where it is not the height."""
+    """A convolution; `wide` is the kernel's width if it differs from the height."""
     channels = x.get_output_tensor().dims[3]
     weights = _values(outputs, kernel, wide or kernel, channels)
     point = 7 if channels < 64 else 9

@@ -1,4 +1,4 @@
-"""Random networks, compiled for every size of DPU, compute what their ops say in any order."""
+"""Random networks, compiled for every size of DPU, give their ops' values in any legal order."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_part(
 
     Parameters
     ----------
-    seed : of the inputs, and of the second order of instructions
+    seed : seed of the inputs, and of the second order of instructions
     """
     program = build_program(subgraph.get_graph(), subgraph)
     rng = np.random.default_rng(seed)
@@ -68,7 +68,7 @@ def check_part(
        st.integers(0, 99))  # fmt: skip
 def test_random_networks(graph: Graph, fingerprint: int, room: int, seed: int) -> None:
     for subgraph in dpu_parts(graph):
-        for op in subgraph.toposort():  # what Hypothesis shows of a network that fails
+        for op in subgraph.toposort():  # Hypothesis prints this for a failing network
             sources = [source.get_name() for source in op.get_input_ops().get("input", [])]
             dims = op.get_output_tensor().dims
             note(f"{op.get_type()} {op.get_name()} {dims} {sources} {op.get_attrs()}")

@@ -2,7 +2,7 @@
 
 `NETWORKS` has a function for each. The fix points of the weights follow from an estimate of each
 map's root mean square (He et al. 2015, arXiv:1502.01852), so that values neither vanish nor all
-saturate, however deep the network is.
+saturate, for any depth of the network.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Net:
         self, kind: str, x: Op, shape: tuple[int, ...], taps: int, stride: int, pad: list[int],
         activation: str | None,
     ) -> Op:  # fmt: skip
-        """A layer with weights; each of its results sums over so many taps."""
+        """A layer with weights; each of its results is a sum over `taps` products."""
         activation = activation or self.activation
         nonlinear = "NONE" if activation == "HSWISH" else activation
         total = self._spread[x.get_name()] * WEIGHTS * math.sqrt(taps)
@@ -146,7 +146,7 @@ class Net:
         return self._keep(y, spread * 2.0 ** (point - POINT))  # ReLU: one part is positive already
 
     def concat(self, *maps: Op) -> Op:
-        """Channels one after the other."""
+        """A concat of channels."""
         spreads = [self._spread[x.get_name()] for x in maps]
         y = self.model.concat(self._name("concat"), maps)
         return self._keep(y, math.sqrt(np.square(spreads).mean()))
@@ -166,7 +166,7 @@ class Net:
         return self._keep(y, self._spread[x.get_name()] * GATE / 128)
 
     def upsample(self, x: Op, factor: int = 2) -> Op:
-        """Pixels repeated."""
+        """Nearest upsampling."""
         attrs = {"scale": [float(factor)] * 2, "mode": "NEAREST"}
         y = self.model.move(self._name("upsample"), "upsample-fix", x, attrs)
         return self._keep(y, self._spread[x.get_name()])

@@ -1,4 +1,4 @@
-"""The code in AMD's compiled files: it is read whole, and gives what the graph gives."""
+"""The code in AMD's compiled files is decoded completely, and gives the graph's values."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _subgraphs(part: Subgraph) -> Iterator[Subgraph]:
 def _inputs(model: Model) -> list[Array]:
     rng = np.random.default_rng(1)
     shapes = [(op, op.get_output_tensor().dims) for op in model.program.inputs]
-    # PointPillars' scatter has coordinates in its other input: all of them 0.
+    # The other input of PointPillars' scatter has coordinates, all 0 here.
     return [
         np.zeros(dims, np.float32)
         if op.get_type() == "data" and "input_4" in op.get_name()
@@ -145,7 +145,7 @@ def test_large_files_in_any_legal_order(shared_dir: Path, name: str) -> None:
 
 
 def _layer(child: Subgraph, part: CompiledPart, values: dict[str, Array]) -> bool:
-    """Run the code of one layer on the graph's values; False where it has none."""
+    """Run the code of one layer on the graph's values; return False if it has none."""
     if not (child.has_attr("mc_code") and child.get_attr("mc_code")):
         return False
     registers = part.registers()

@@ -1,4 +1,4 @@
-"""Assembly and back."""
+"""Disassembly and assembly are inverse."""
 
 from __future__ import annotations
 

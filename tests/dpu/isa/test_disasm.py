@@ -185,7 +185,7 @@ def test_inspect_without_code_has_no_places(
 def test_predict_simulates_the_code(
     shared_dir: Path, emulator_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The headline is that of the code, with the layer model's beside it."""
+    """The main figures are the code's, with the layer model's beside them."""
     assert main(["predict", str(shared_dir / CNN), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     code, layers = facts["code"], facts["code"]["layer_model"]

@@ -1,4 +1,4 @@
-"""Code to instructions and back."""
+"""Decoding and encoding of instructions are inverse."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ END = Instruction(ISA1.by_name["END"])
 
 @st.composite
 def instructions(draw: st.DrawFn, isa: Isa) -> Instruction:
-    """Any instruction but END, with any values."""
+    """Any instruction except END, with any field values."""
     form = draw(st.sampled_from([form for form in isa.formats if form.name != "END"]))
     return Instruction(
         form, **{f.name: draw(st.integers(f.lowest, f.highest)) for f in form.fields}

@@ -1,4 +1,4 @@
-"""docs/reference/instruction-set.md says what the code does: its tables are those of dpu/isa."""
+"""docs/reference/instruction-set.md agrees with the code: its tables are those of dpu/isa."""
 
 from __future__ import annotations
 

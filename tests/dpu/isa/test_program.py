@@ -1,4 +1,4 @@
-"""Whole programs: what they compute, in which orders, and what is refused."""
+"""Whole programs: their results, their legal orders, and refused ones."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_a_layer_begins_late() -> None:
 
 @pytest.mark.parametrize("bank", [0, SHAPE.bias_bank])
 def test_what_was_saved_comes_back_late(bank: int) -> None:
-    """Whatever LOAD waits for it, unless the engine is busy meanwhile."""
+    """Every LOAD waits for it, unless the engine is busy meanwhile."""
     costs = replace(COSTS, load_cycles=0, stage_cycles=1000)
     save = _make("SAVE", SAVE, SAVE | LOAD, channel=16)  # 2 cycles
     behind = _load(on=SAVE | LOAD, bank_id=bank)
@@ -86,7 +86,7 @@ def test_what_was_saved_comes_back_late(bank: int) -> None:
 
 
 def test_the_layer_model_has_the_same_costs() -> None:
-    """Each is fitted once: the one that a board is read with is the one of the simulation."""
+    """Each is fitted once, for the prediction of a board and for the simulation alike."""
     code = [_load(), _load(bank_id=SHAPE.bias_bank), END]
     costs = read_board("zcu104").parameters.costs
     assert costs == fitted_costs()

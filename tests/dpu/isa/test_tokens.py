@@ -1,4 +1,4 @@
-"""Random programs: with their tokens set they compute the same in every legal order."""
+"""Random programs with computed tokens give the same results in every legal order."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_every_legal_order_gives_the_same(code: list[Instruction], seeds: list[i
 def test_where_a_token_is_missing_there_is_a_race_or_it_was_implied(
     code: list[Instruction], data: st.DataObject
 ) -> None:
-    """Without one of the tokens the checker finds a race, or all orders still give the same."""
+    """Without one of the tokens, the checker finds a race, or all orders give the same results."""
     set_tokens(code, Machine(SHAPE, _memory()))
     wanted = _result(code, None)
     pairs = [(a, b) for a in ENGINES for b in ENGINES if a is not b

@@ -1,4 +1,4 @@
-"""The engine "instructions" behind the command line, the emulated runners and the application."""
+"""The engine "instructions" in the command line, the emulated runners and the application."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAME = "models/corpus/mnist_cnn_zcu104.xmodel"
 
 
 def _run_part(graph: xir.Graph) -> np.ndarray[Any, Any]:
-    """The first output of the DPU subgraph, by a runner as board scripts make one."""
+    """Return the first output of the DPU subgraph, from a runner as in board scripts."""
     part = next(
         each
         for each in graph.get_root_subgraph().toposort_child_subgraph()

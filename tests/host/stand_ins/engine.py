@@ -1,7 +1,7 @@
-"""A stand-in for docker and podman: it "holds" the images of $STAND_IN_IMAGES.
+"""A stand-in for docker and podman that "has" the images of $STAND_IN_IMAGES.
 
-`run` checks that it was told to stay offline and not to pull, then runs the stand-in of vai_c_xir
-in a process of its own session, as a daemon would, with the mounts' places put back to real paths.
+`run` checks the options to stay offline and not to pull, then runs the stand-in for vai_c_xir
+in a new session, as a daemon would, with mount points mapped back to real paths.
 `kill NAME` ends that process. All arguments go to $STAND_IN_RECORD.
 """
 

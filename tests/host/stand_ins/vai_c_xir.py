@@ -1,9 +1,9 @@
-"""A stand-in for AMD's vai_c_xir, which exists in AMD's containers only.
+"""A stand-in for AMD's vai_c_xir, which exists only in AMD's containers.
 
 It takes AMD's options, writes its arguments to $STAND_IN_RECORD and compiles with the emulator's
-compiler, then gives the result the name and fingerprint of a board's DPU. What it writes holds no
-instructions: it shows how the real compiler is called and how its result is checked, not what the
-real compiler makes. $STAND_IN chooses what goes wrong.
+compiler, then gives the result the name and fingerprint of a board's DPU. The result has no
+instructions: it tests the call of the real compiler and the check of its result, not the output of
+the real compiler. $STAND_IN selects a failure.
 """
 
 from __future__ import annotations

@@ -331,7 +331,7 @@ def test_targets(model: Path, run: Run, target: str, fingerprint: int) -> None:
 
 def test_a_board_whose_fingerprint_is_not_known() -> None:
     target = dataclasses.replace(ZCU104, fingerprints={})
-    with pytest.raises(CompileUsageError, match="is not known: give the number with --target"):
+    with pytest.raises(CompileUsageError, match="is not known: give the number by --target"):
         target.fingerprint  # noqa: B018 - it raises
 
 
@@ -348,7 +348,7 @@ def test_an_arch_file_is_a_target(model: Path, run: Run, tmp_path: Path) -> None
     assert part.get_attr("dpu_name") == "DPUCZDX8G_ISA1_B2304"
     arch.write_text('{"target": "x"}')
     status, _, error = run("--arch", arch, "--", model)
-    assert status == 2 and "no arch.json with a fingerprint" in error
+    assert status == 2 and "not an arch.json with a fingerprint" in error
 
 
 def test_what_the_dpu_has_no_code_for_goes_to_the_cpu(
@@ -399,7 +399,7 @@ def test_a_dry_run_prints_the_command_and_does_nothing(
         (["{model}", "--target", "0xzz"], "not a hexadecimal number"),
         (
             ["{model}", "--target", "ultra96v2", "--compiler", "vai_c_xir"],
-            "names no target of AMD's compiler",
+            "has no target for AMD's compiler",
         ),
         (["{model}", "--compiler", "none"], "none: no program that can be run"),
         (["{model}", "--compiler", "a", "--image", "b"], "exclude each other"),
@@ -425,14 +425,14 @@ def test_files_that_are_not_to_be_compiled(
 ) -> None:
     path = model / "quantised.xmodel"
     status, _, error = run("-o", model.parent / "out", demo_model)
-    assert status == 2 and "compiled already, for DPUCZDX8G_ISA1_B4096" in error
+    assert status == 2 and "already compiled, for DPUCZDX8G_ISA1_B4096" in error
     _network(1).save(path)
     status, _, error = run("--", model)
     assert status == 2 and "quantised.xmodel: SHA-256 is " in error and "model.toml says" in error
     shutil.move(path, model / "model.xmodel")
     (model / "model.toml").unlink()
     status, _, error = run("--", model / "model.xmodel")
-    assert status == 2 and "the result would take its place" in error
+    assert status == 2 and "the result would overwrite it" in error
 
 
 def test_an_output_that_cannot_be_written(
@@ -451,10 +451,10 @@ def test_an_output_that_cannot_be_written(
 @pytest.mark.parametrize(
     "mode, words",
     [
-        ("no-arch", "arch.json; give the board's with --arch"),
-        ("bad-option", "does not know an option"),
+        ("no-arch", "arch.json; give the board's by --arch"),
+        ("bad-option", "lacks an option"),
         ("memory", "ran out of memory"),
-        ("op", "has an op that the compiler does not know"),
+        ("op", "has an op that the compiler does not support"),
         ("check", "a check inside the compiler failed"),
         ("unknown", "failed with status 3; its last lines may show why"),
         ("nothing", "ended without an error but wrote no file"),
@@ -560,12 +560,12 @@ _USUAL_LOG = """\
     [
         ("", 1, "vai_c_xir failed with status 1"),
         ("", -11, "crashed with SIGSEGV"),
-        ("", 137, "memory ran out"),
+        ("", 137, "lack of memory"),
         ("exec: conda: executable file not found in $PATH", 127, "does not have the compiler"),
         ("No such file or directory: '/opt/x/arch.json'", 1, "give the board's with --arch FILE"),
         ("[FATAL] Unregistered operator! Mylayer", 1, "an op that the compiler does not know"),
-        ("the fingerprint 0x1 is not registered", 1, "does not know this DPU"),
-        ("OSError: No space left on device", 1, "look at the output's rights and free space"),
+        ("the fingerprint 0x1 is not registered", 1, "does not support this DPU"),
+        ("OSError: No space left on device", 1, "check permissions and free space"),
     ],
 )
 def test_only_what_is_known_is_explained(end: str, status: int, words: str) -> None:
@@ -651,7 +651,7 @@ def test_amds_own_pair_of_files(shared_dir: Path, repo_root: Path) -> None:
     assert checks._same_parameters(*models) == "46 parameters (395,016 bytes) equal byte for byte"
     assert checks._same_fix_points(compiled, quantised).endswith("output 6, 3, 4")
     assert check_source(compiled, source) is not None
-    with pytest.raises(CompileError, match="read another file"):
+    with pytest.raises(CompileError, match="compiled from another file"):
         check_source(compiled, repo_root / "README.md")
     with pytest.raises(CompileError, match=r"has 2 DPU subgraphs .*PPScatterV2"):
         check_compiled(compiled, quantised, ZCU104)

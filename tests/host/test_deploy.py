@@ -486,7 +486,7 @@ def test_a_lock_ends_with_its_holder(board: StandInBoard, monkeypatch: pytest.Mo
     killed.communicate()
     assert seconds_to_get_it() < 2.0 + 15
 
-    nothing = pytest.raises(RemoteError, match="nothing was deployed")
+    nothing = pytest.raises(RemoteError, match="nothing is deployed")
     with nothing, lock(own, "nowhere", lambda: None):
         pass
     with lock(own, place, lambda: None):
@@ -555,7 +555,7 @@ def test_several_boards_each_with_its_report(
         assert main(["deploy", other.host, *arguments, "--accept", "config"]) == 0
         assert "imports only" in capsys.readouterr().out
         assert main(["rollback", other.host, "--ssh-config", str(config)]) == 1
-        assert "no release before this one" in capsys.readouterr().err
+        assert "the board has no previous release" in capsys.readouterr().err
 
 
 def test_wrong_use_and_dry_run(capsys: Any, model: Path) -> None:

@@ -102,7 +102,7 @@ def test_only_a_measurements_files_are_fetched(
         "run.json", "summary.md"}  # fmt: skip
     remote = Remote(board.host, board.ssh_config)
     (measured / "log").mkdir()
-    with pytest.raises(RemoteError, match="sent what was not asked for"):
+    with pytest.raises(RemoteError, match="sent files that were not requested"):
         fetch(remote, f"tutelage/measurements/{NAME}", tmp_path / "copy", ["log"], 1000)
     assert not (tmp_path / "copy").exists()
     (measured / "frames.csv").write_bytes(bytes(2000))
@@ -181,9 +181,9 @@ def test_progress_that_is_none() -> None:
     ("script", "says"),
     [
         ("yes", "gives more than 16,777,216 bytes"),
-        ("echo '[1, 2]'", "its answer to the check is not that of board/check.py"),
-        ('echo \'{"python": "3.10"}\'', "its answer to the check is not that of board/check.py"),
-        ("head -c 100000 /dev/zero | tr '\\0' [", "its answer to the check is not JSON"),
+        ("echo '[1, 2]'", "the answer to the check is not that of board/check.py"),
+        ('echo \'{"python": "3.10"}\'', "the answer to the check is not that of board/check.py"),
+        ("head -c 100000 /dev/zero | tr '\\0' [", "the answer to the check is not JSON"),
     ],
     ids=["endless", "list", "incomplete", "deep"],
 )

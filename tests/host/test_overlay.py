@@ -113,7 +113,7 @@ def test_a_wrong_file_leaves_what_was_there(
     output = overlays / "files"
     assert main(["overlay", "mine", "--from", str(local)]) == 0
     before, pins = _contents(output), (overlays / "sha256.toml").read_bytes()
-    for content, words in ((b"corrupt", "published is"), (b"x" * (MOST + 1), "more than")):
+    for content, words in ((b"corrupt", "the published one"), (b"x" * (MOST + 1), "more than")):
         (local / name).write_bytes(content)
         capsys.readouterr()
         assert main(["overlay", "mine", "--from", str(local)]) == 1
@@ -164,8 +164,8 @@ def test_places_that_cannot_be_written(
         (["../mine"], "no overlay for '../mine'"),
         (["mine", "--from", "/none"], "has neither dpu.bit nor mine 1.dpu.bit"),
         (["mine", "--from", ".", "--url", "https://a/"], "exclude each other"),
-        (["mine", "--url", "http://localhost/"], "only https is taken"),
-        (["mine", "--url", "file:///etc/"], "only https is taken"),
+        (["mine", "--url", "http://localhost/"], "not an https address"),
+        (["mine", "--url", "file:///etc/"], "not an https address"),
         (["mine", "--url", "https://[x/"], "not an address"),
         ([], "Missing argument"),
     ],
@@ -304,7 +304,7 @@ def test_downloads_are_verified_and_placed_once(overlays: Path, server: _Server)
         ("404", "answers 404"),
         (
             "redirect http://example.invalid/x",
-            r"is redirected: http://example\.invalid/x: only",
+            r"redirects to http://example\.invalid/x: not an https",
         ),
         ("redirect file:///etc/passwd", "is not allowed"),
         ("redirect /mine%201.dpu.bit", "cannot be fetched|answers 302"),
@@ -332,9 +332,9 @@ def test_nobody_there(overlays: Path) -> None:
 
 
 def test_http_is_for_tests_only(overlays: Path, server: _Server) -> None:
-    with pytest.raises(OverlayUsageError, match="only https is taken"):
+    with pytest.raises(OverlayUsageError, match="not an https address"):
         _place(server, Fetcher())
-    with pytest.raises(OverlayUsageError, match="only https is taken"):
+    with pytest.raises(OverlayUsageError, match="not an https address"):
         Fetcher(allow_local_http=True).fetch("http://example.invalid/", overlays / "x", 1)
     assert not server.asked
 
@@ -359,5 +359,5 @@ def test_https(overlays: Path, tmp_path: Path) -> None:
         trusting = Fetcher(context=ssl.create_default_context(cafile=str(certificate)))
         assert place_overlay("mine", None, None, url, _quiet, trusting)["placed"]
         server.fault = "redirect http://127.0.0.1:9/"
-        with pytest.raises(OverlayError, match="is redirected"):
+        with pytest.raises(OverlayError, match="the server redirects to"):
             trusting.fetch(url + "mine%201.dpu.bit", tmp_path / "x", MOST)

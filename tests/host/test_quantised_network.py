@@ -189,7 +189,7 @@ def test_several_inputs_and_outputs(images: Tensor, tmp_path: Path) -> None:
     assert torch.equal(again(images, images)[1], student(images, images)[1])
     with pytest.raises(ExportError, match=r"writes the \.xmodel alone"):
         tutelage.export(student, tmp_path)
-    with pytest.raises(DataError, match=r"not float or uint8 .* of \(3, 12, 16\)"):
+    with pytest.raises(DataError, match=r"must be float or uint8 .* of \(3, 12, 16\)"):
         tutelage.quantise(network, pairs, SHAPE)
 
 
@@ -309,8 +309,8 @@ def test_calibration_that_does_not_fit(network: nn.Module, images: Tensor, tmp_p
             SHAPE,
             r"float32 \[24, 3, 12, 15\], not .* \(N, C, H, W\) of \(3, 12, 16",
         ),
-        (images.long(), None, r"int64 \[24, 3, 12, 16\], not float or uint8 \(N, C, H, W"),
-        (images[0], None, "not float or uint8"),
+        (images.long(), None, r"int64 \[24, 3, 12, 16\]; they must be float or uint8 \(N, C, H, W"),
+        (images[0], None, "must be float or uint8"),
         ([{"a": images, "b": images}], None, r"\{a: float32 \[24, 3, 12, 16\], b: .*1 input tens"),
         ([["cat.png"]], None, r"\(str\); it must be"),
         ([3], None, "a calibration batch is int"),
@@ -386,7 +386,7 @@ def test_wrong_use(
     broken = tutelage.quantise(network, images, mean=[0.5], std=[0.5])
     with torch.no_grad():
         broken.log2_t[1] = torch.nan
-    with pytest.raises(ExportError, match="not finite; train with a lower rate"):
+    with pytest.raises(ExportError, match="not finite: train with a lower"):
         tutelage.export(broken, tmp_path / "mine")
     with pytest.raises(CompileUsageError, match="no target 'zcu105'"):
         tutelage.export(quantised, tmp_path / "mine", target="zcu105")

@@ -107,15 +107,15 @@ def test_noise_is_explained_before_rsync_breaks_of_it(
 ) -> None:
     login_file(NOISE["greeting"])
     report = _deploy(board, plan)
-    assert report.error.startswith("login: a login file there prints text where nobody reads it")
+    assert report.error.startswith("login: a login file on the host prints text")
     assert "breaks rsync" in report.error and "Welcome to the lab" in report.error
-    with pytest.raises(RemoteError, match="a login file there prints text"):
+    with pytest.raises(RemoteError, match="a login file on the host prints text"):
         fetch(Remote(board.host, board.ssh_config), "/etc", tmp_path / "copy", ["hostname"], 1000)
     login_file("echo no logins today; exit 1")
     with pytest.raises(RemoteError, match=r"^no logins today$"):
         Remote(board.host, board.ssh_config).sh("echo never")
     login_file("exit 0")
-    with pytest.raises(RemoteError, match="a login file there ends before the command runs"):
+    with pytest.raises(RemoteError, match="a login file exits before the command runs"):
         Remote(board.host, board.ssh_config).sh("echo never")
 
 
@@ -192,7 +192,7 @@ def test_hosts_that_ssh_takes(host: str) -> None:
     ["", "-oProxyCommand=x", "a b", "a@b:22", "[::1]", "::1%a b", "-@::1", "fe80::1%-o", ":"],
 )
 def test_names_that_are_not_hosts(host: str) -> None:
-    with pytest.raises(RemoteUsageError, match="not user@host"):
+    with pytest.raises(RemoteUsageError, match="neither user@host"):
         check_hosts([host])
 
 
@@ -301,7 +301,7 @@ def test_a_key_with_a_passphrase_wants_an_agent(
     with pytest.raises(AccessRefused) as refused:
         Remote(board.host, config).sh("true")
     text = str(refused.value)
-    assert "has a passphrase, which is not asked for here" in text
+    assert "has a passphrase, which cannot be entered here" in text
     assert f'eval "$(ssh-agent)" && ssh-add {shlex.quote(str(key))}' in text
 
     # As told: an agent, with the key in it, by someone who types the passphrase.

@@ -290,7 +290,7 @@ def test_weights_that_another_machine_has_for_itself_are_told(
     for cell in study.cells[:2]:
         trials.enqueue_trial({}, {"cell": cell.name, "settings": cell.settings, "seconds": 1.0})
         trials.tell(trials.ask(), 50.0)
-    with pytest.raises(StorageError, match="one directory that all machines share"):
+    with pytest.raises(StorageError, match="a directory that all machines share"):
         list(study.run(1, shared=Shared(url, 0.1)))
 
 

@@ -179,9 +179,9 @@ def test_features_come_closer(
 def test_features_that_cannot_be_compared(
     float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="compared where a phase distils; none does"):
+    with pytest.raises(ConfigError, match="need a phase that distils; no phase does"):
         _taught(float_run, "qat", tables={"features": {"layers": BLOCKS}})
-    with pytest.raises(ConfigError, match="not equally many"):
+    with pytest.raises(ConfigError, match="give equally many"):
         _taught(float_run, tables={"features": {"layers": BLOCKS, "teacher_layers": ["a"]}})
     with pytest.raises(ConfigError, match=r"weight is 0\.0; it must be positive"):
         _taught(float_run, tables={"features": {"layers": BLOCKS, "weight": 0}})
@@ -210,7 +210,7 @@ def test_a_low_bit_student_starts_from_a_wider_one(
     weights = [q.index for q in narrow.weight_of.values()][1:-1]
     assert (state["log2_t"][weights] <= wide["student"]["log2_t"][weights].ceil()).all()
     assert narrow.bits == Bits(3, 3)
-    with pytest.raises(ConfigError, match="are both given: take one"):
+    with pytest.raises(ConfigError, match="are both given: give one"):
         _taught(float_run, "qat", tables={"quantisation": bits})
     with pytest.raises(ConfigError, match="start is for students of the quantiser 'tqt'"):
         _taught(float_run, "qat", tables={**tables, "quantisation": {

@@ -394,7 +394,7 @@ def test_what_cannot_be_trained_is_said(data: tuple[DataSet, DataSet], tmp_path:
     with pytest.raises(checkpoint.CheckpointError, match="no such file"):
         train(_quantised("qat", tmp_path / "nowhere"), tmp_path, data=data)
     if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="needs a GPU; there is none"):
+        with pytest.raises(ConfigError, match="needs a GPU, and there is none"):
             train(_config("float", training={"mixed_precision": "fp16"}), tmp_path, data=data)
 
 

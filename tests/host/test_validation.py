@@ -133,7 +133,7 @@ def test_a_directory_of_its_own(repo_root: Path, tmp_path: Path) -> None:
     assert sets.validation.classes == sets.train.classes and sets.validation.shape == (3, 16, 16)
     assert len(sets.train) == 240
     (tmp_path / "Hat").mkdir()
-    with pytest.raises(DataError, match=r"Hat: .* has no such class"):
+    with pytest.raises(DataError, match=r"Hat: .* has no class 'Hat'"):
         run_data(config)
 
 

@@ -164,7 +164,7 @@ def test_a_shard_that_is_damaged_or_none(tmp_path: Path) -> None:
     damaged = bytearray(whole)
     damaged[whole.index(b"0001.cls")] ^= 1
     path.write_bytes(damaged)
-    _refused("cut off or damaged at byte", tmp_path)
+    _refused("truncated or damaged at byte", tmp_path)
     for content in (b"", b"text" * 400, whole[:100]):
         path.write_bytes(content)
         _refused("not a readable tar archive", tmp_path)

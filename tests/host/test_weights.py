@@ -196,7 +196,7 @@ def _edited(**changes: Any) -> State:
         (
             _edited(head_2_bias=torch.ones(5, dtype=torch.complex64)),
             "1 of another type (head.2.bias: complex64 in the file, float32 in the network); give "
-            "float tensors: the weights of the float network, not of a quantised one",
+            "give the weights of the float network, not of a quantised one",
         ),
         ({"a\x1b[2J": torch.ones(1)}, "unexpected (a\\x1b[2J)"),
         ({"epoch": 3}, "has no tensors"),
@@ -280,10 +280,10 @@ def _exported(path: Path) -> None:
         (lambda p: None, "no such file"),
         (lambda p: p.mkdir(), "Is a directory"),
         (os.mkfifo, "not a regular file"),
-        (lambda p: p.write_bytes(b""), "not weights"),
+        (lambda p: p.write_bytes(b""), "not a file of weights"),
         (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1"), "git lfs pull"),
         (lambda p: p.write_bytes(b"\x08\0\0\0\0\0\0\0{" + b"x" * 20), "damaged or cut off: copy"),
-        (_cut_off, "damaged or cut off: copy it again"),
+        (_cut_off, "damaged or truncated; copy it again"),
         (lambda p: p.write_bytes(pickle.dumps([1, 2, 3], 2)), "damaged"),
         (_compressed, "compressed"),
         (

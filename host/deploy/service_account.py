@@ -66,7 +66,7 @@ def account_of(remote: Remote, place: str, user: str) -> Account:
     user = user or deployer
     if user == "root":
         return Account(
-            user, (), ("service: runs as root: who breaks into it has root access to the board",)
+            user, (), ("service: runs as root, so that a break-in gives root access to the board",)
         )
     return _with_devices(user, known.split(":"), devices)
 

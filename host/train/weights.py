@@ -167,9 +167,9 @@ def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _fits(table: Table, wanted: Mapping[str, Tensor], skip: Sequence[str]) -> Iterator[Fit]:
-    """Yield how a table fits: once as it is, and for each prefix that brings more.
+    """Yield the fit of a table for each prefix of its names by which the most tensors fit.
 
-    Of a table with `model.conv.weight` and `ema.conv.weight` each prefix is one.
+    In a table with `model.conv.weight` and `ema.conv.weight` these are "model." and "ema.".
     """
     own = _common_start(wanted)
     short = {name[len(own) :]: name for name in wanted}

@@ -240,18 +240,16 @@ class MeasureOptions(WindowOptions, ReleaseOptions, RemoteOptions):
     cancel: Annotated[
         bool, typer.Option("--cancel", help="stop a running measurement, and collect it")
     ] = False
-    list_all: Annotated[
-        bool, typer.Option("--list", help="list the measurements on the board")
-    ] = False
+    list_all: Annotated[bool, typer.Option("--list", help="list the measurements on the board")] = (
+        False
+    )
     name: Annotated[
         str,
-        typer.Option(
-            "--id", help="measurement for --attach and --cancel; default: the newest"
-        ),
+        typer.Option("--id", help="measurement for --attach and --cancel; default: the newest"),
     ] = ""
-    output: Annotated[
-        Path, typer.Option(help="directory for results, in OUTPUT/BOARD/ID")
-    ] = Path("results")
+    output: Annotated[Path, typer.Option(help="directory for results, in OUTPUT/BOARD/ID")] = Path(
+        "results"
+    )
 
 
 @command(

@@ -38,9 +38,7 @@ one would have started; so it does for up to `CHUNK` random images."""
 class RunOptions(PluginOptions, JsonOptions):
     """Options of `run`."""
 
-    xmodel: Annotated[
-        Path, typer.Argument(metavar="X.xmodel", help="quantised or compiled model")
-    ]
+    xmodel: Annotated[Path, typer.Argument(metavar="X.xmodel", help="quantised or compiled model")]
     input: Annotated[
         list[str],
         typer.Option(

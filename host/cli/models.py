@@ -76,9 +76,7 @@ class ImageOptions(PluginOptions):
 class InspectOptions(ImageOptions, JsonOptions):
     """Options of `inspect`."""
 
-    xmodel: Annotated[
-        Path, typer.Argument(metavar="X.xmodel", help="quantised or compiled model")
-    ]
+    xmodel: Annotated[Path, typer.Argument(metavar="X.xmodel", help="quantised or compiled model")]
     ops: Annotated[bool, typer.Option("--ops", help="also list every op")] = False
     svg: Annotated[
         Path | None, typer.Option(metavar="FILE", help="draw the graph as an SVG file")

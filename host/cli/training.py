@@ -31,9 +31,9 @@ class TrainOptions(JsonOptions):
         ),
     ]
     output: Annotated[Path, typer.Option(help="directory for checkpoints, log and results")]
-    resume: Annotated[
-        bool, typer.Option("--resume", help="continue from the last checkpoint")
-    ] = False
+    resume: Annotated[bool, typer.Option("--resume", help="continue from the last checkpoint")] = (
+        False
+    )
     changes: Annotated[
         list[str],
         typer.Option(

@@ -116,6 +116,4 @@ class Fetcher:
                 raise OverlayError(f"{url}: took longer than {self._seconds:.0f} s{_HINT}")
             file.write(chunk)
         if told.isdigit() and size != int(told):
-            raise OverlayError(
-                f"{url}: truncated after {size:,} of {int(told):,} bytes: try again"
-            )
+            raise OverlayError(f"{url}: truncated after {size:,} of {int(told):,} bytes: try again")

@@ -182,9 +182,7 @@ def _describe(
 def _check_finite(student: Student) -> None:
     deployed = [value for _, conv in student.convs() for value in conv.folded()]
     if not all(torch.isfinite(value).all() for value in (student.log2_t, *deployed)):
-        raise ExportError(
-            "weights or thresholds are not finite: train with a lower learning rate"
-        )
+        raise ExportError("weights or thresholds are not finite: train with a lower learning rate")
 
 
 @torch.no_grad()

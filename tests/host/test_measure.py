@@ -213,7 +213,9 @@ def test_watchers_that_are_killed_at_either_end(board: StandInBoard, tmp_path: P
     board.run("pkill", "-KILL", "-x", "tail")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert "the process that follows the measurement was ended" in err and err.count("idle after") == 1
+    assert (
+        "the process that follows the measurement was ended" in err and err.count("idle after") == 1
+    )
     _, run = _run_of(tmp_path)
     assert run["state"] == "done" and len(run["steps"]) == 2
 

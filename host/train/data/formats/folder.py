@@ -114,9 +114,7 @@ def _of_split(path: Path, split: str) -> _Found:
         if split == "train":
             return _in_folder(path / "train", required=True)
         if test is None:
-            raise DataError(
-                f"{path}: has train but no test directory ({', '.join(TEST_NAMES)})"
-            )
+            raise DataError(f"{path}: has train but no test directory ({', '.join(TEST_NAMES)})")
         classes = tuple(folder.name for folder in class_folders(path / "train"))
         return _among(_in_folder(test, required=False), classes, path / "train")
     if test is not None:

@@ -104,7 +104,7 @@ def test_a_network_with_weights_and_pictures(demo: Path, tmp_path: Path) -> None
     )
     subject = network_subject(request)
     assert not subject.made_up and subject.labels[0] == "Ankle boot"
-    assert subject.notes == ["300 pictures calibrated it"]
+    assert subject.notes == ["calibrated with 300 pictures"]
     assert (load_images(subject, str(demo / "images"), 20).labels >= 0).all()
     with pytest.raises(BenchUsageError, match="1 or 3 channels"):
         network_subject(replace(request, input="5x28x28"))

@@ -83,7 +83,7 @@ def test_a_place_for_results_that_cannot_be_made(
 ) -> None:
     assert main(["train", str(config), "--output", str(config / "run")]) == 1
     out, err = capsys.readouterr()
-    assert not out and err == f"tutelage: {config}/run: Not a directory; give another --output\n"
+    assert not out and err == f"tutelage: {config}/run: Not a directory: give another --output\n"
 
 
 @pytest.mark.slow

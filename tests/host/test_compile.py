@@ -394,19 +394,19 @@ def test_a_dry_run_prints_the_command_and_does_nothing(
     "arguments, words",
     [
         (["none.xmodel"], "none.xmodel: no such file"),
-        (["."], "quantised.xmodel: no such file; `tutelage export` writes it"),
+        (["."], "quantised.xmodel: no such file: `tutelage export` writes it"),
         (["{model}", "--target", "kv999"], "no target 'kv999'; there are kv260, "),
         (["{model}", "--target", "0xzz"], "not a hexadecimal number"),
         (
             ["{model}", "--target", "ultra96v2", "--compiler", "vai_c_xir"],
             "has no target for AMD's compiler",
         ),
-        (["{model}", "--compiler", "none"], "none: no program that can be run"),
+        (["{model}", "--compiler", "none"], "none: not an executable program"),
         (["{model}", "--compiler", "a", "--image", "b"], "exclude each other"),
         (["{model}", "--arch", "none.json"], "none.json: no such file"),
         (["{model}", "--target", "emulator", "--image", "b"], "--image is for a board"),
         (["{model}/model.toml"], "not an .xmodel"),
-        (["{model}", "-o", "{model}/model.toml"], "model.toml: no directory"),
+        (["{model}", "-o", "{model}/model.toml"], "model.toml: not a directory"),
     ],
 )
 def test_wrong_use(
@@ -440,7 +440,7 @@ def test_an_output_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").write_text("")
     status, _, error = run("-o", tmp_path / "file" / "out", "--", model)
-    assert status == 1 and "Not a directory; give another --output" in error
+    assert status == 1 and "Not a directory: give another --output" in error
     status, _, error = run("-o", "/proc/none", "--target", "emulator", "--", model)
     assert status == 1 and "/proc/none" in error and error.count("\n") == 1
 
@@ -503,7 +503,7 @@ def test_a_compiler_that_hangs_is_ended_with_its_children(
 ) -> None:
     monkeypatch.setenv("STAND_IN", "hang")
     status, _, error = run(*AMD, "--timeout", "5", "--", model)
-    assert status == 1 and "vai_c_xir took more than 5 s; give it more with --timeout" in error
+    assert status == 1 and "vai_c_xir took more than 5 s; give more by --timeout" in error
     _assert_ended(tmp_path / "pids")
     assert _names(model) == {"quantised.xmodel", "model.toml", "compile.log"}
 
@@ -562,8 +562,8 @@ _USUAL_LOG = """\
         ("", -11, "crashed with SIGSEGV"),
         ("", 137, "lack of memory"),
         ("exec: conda: executable file not found in $PATH", 127, "does not have the compiler"),
-        ("No such file or directory: '/opt/x/arch.json'", 1, "give the board's with --arch FILE"),
-        ("[FATAL] Unregistered operator! Mylayer", 1, "an op that the compiler does not know"),
+        ("No such file or directory: '/opt/x/arch.json'", 1, "give the board's by --arch FILE"),
+        ("[FATAL] Unregistered operator! Mylayer", 1, "an op that the compiler does not support"),
         ("the fingerprint 0x1 is not registered", 1, "does not support this DPU"),
         ("OSError: No space left on device", 1, "check permissions and free space"),
     ],
@@ -617,7 +617,7 @@ def test_two_dpu_subgraphs_name_the_op_between_them() -> None:
 
 def test_other_fix_points_parameters_and_outputs_are_refused() -> None:
     quantised = _network().finish()
-    with pytest.raises(CompileError, match=r"output fix points are \[2\], the quantised file's"):
+    with pytest.raises(CompileError, match=r"output fix points are \[2\], those of the quantised file"):
         check_compiled(_for_board(_network(point=2)), quantised, ZCU104)
     with pytest.raises(CompileError, match=r"6 of 6 parameters differ .* net__first_weight_fix"):
         check_compiled(_for_board(_network(seed=1)), quantised, ZCU104)

@@ -147,7 +147,7 @@ def test_broken_gzip(tmp_path: Path, damage: str) -> None:
 def test_idx_files_that_are_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _refused("has neither", "idx", tmp_path / "nowhere")
     monkeypatch.setattr(idx, "DEFAULT_IDX", tmp_path / "fashion-mnist")
-    with pytest.raises(DataError, match="apt install dataset-fashion-mnist, or give path"):
+    with pytest.raises(DataError, match="apt install dataset-fashion-mnist, or give another path"):
         load("idx", None, "train")
 
 
@@ -379,7 +379,7 @@ def test_folder_shrinks_by_area(tmp_path: Path) -> None:
 def test_folder_of_different_sizes_asks_for_size(tmp_path: Path) -> None:
     _write_image(tmp_path / "train/x/a.png", _images(1, 4, 4, 3)[0])
     _write_image(tmp_path / "train/x/b.png", _images(1, 4, 5, 3)[0])
-    _refused("b.png: is 4x5 and the first picture is 4x4; give size", "folder", tmp_path)
+    _refused("b.png: is 4x5, the first picture is 4x4: give size", "folder", tmp_path)
     assert load("folder", tmp_path, "train", size=4).shape == (3, 4, 4)
 
 

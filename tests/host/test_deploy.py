@@ -437,7 +437,7 @@ def test_a_deployment_warns_of_a_measurement(
         warned = go(told.append)
         holder.communicate(b"")
     assert (quiet.measuring, warned.measuring) == ("", name)
-    text = f"{board.host}: warning: measurement {name} is running there; this disturbs it"
+    text = f"{board.host}: warning: measurement {name} is running, and this disturbs it"
     assert told[0].startswith(text)
     assert warned.state == "unchanged"
 
@@ -461,7 +461,7 @@ def test_a_deployment_waits_for_the_one_before(
             time.sleep(0.5)
             assert not list((board.tutelage / "releases").iterdir())
         assert second.result().state == "deployed", second.result().error
-    assert told[0] == f"{board.host}: waits for another deployment there"
+    assert told[0] == f"{board.host}: waiting for another deployment to finish"
 
 
 @pytest.mark.full_board

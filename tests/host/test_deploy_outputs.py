@@ -160,13 +160,13 @@ def test_a_dpu_that_hangs_keeps_the_old_release(
     monkeypatch.setattr(scripts, "OUTPUTS_SECONDS", 3)
     with _changed(board, _HANGS):
         error = _assert_kept(board, first, _go(board, plan))
-    assert error.startswith("outputs: no outcome within 3 s; to report it, open an issue with ")
+    assert error.startswith("outputs: no result within 3 s; to report it, open an issue with ")
     monkeypatch.setattr(scripts, "OUTPUTS_SECONDS", 1000)
     monkeypatch.setattr(outputs, "OUTPUTS_SECONDS", 5)
     monkeypatch.setattr(outputs, "_SPARE_SECONDS", 0)
     with _changed(board, _HANGS):  # and the board does not end it
         failed = _go(board, plan)
-    assert failed.error == "outputs: while they were compared: no answer within 5 s"
+    assert failed.error == "outputs: during the comparison: no answer within 5 s"
     assert (board.tutelage / "current").readlink().name == first.release
 
 
@@ -201,7 +201,7 @@ def test_a_board_that_gives_no_report(answer: str, tmp_path: Path, monkeypatch: 
             return answer
 
     board: Any = Board()
-    with pytest.raises(outputs.OutputsDiffer, match="outputs: the comparison gives no report; to "):
+    with pytest.raises(outputs.OutputsDiffer, match="outputs: the comparison returned no report; to "):
         outputs.compare_outputs(board, "place", "model", {})
 
 

@@ -180,7 +180,7 @@ def test_progress_that_is_none() -> None:
 @pytest.mark.parametrize(
     ("script", "says"),
     [
-        ("yes", "gives more than 16,777,216 bytes"),
+        ("yes", "printed more than 16,777,216 bytes"),
         ("echo '[1, 2]'", "the answer to the check is not that of board/check.py"),
         ('echo \'{"python": "3.10"}\'', "the answer to the check is not that of board/check.py"),
         ("head -c 100000 /dev/zero | tr '\\0' [", "the answer to the check is not JSON"),

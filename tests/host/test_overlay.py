@@ -77,7 +77,7 @@ def test_local_files_are_verified_pinned_and_placed(
     command = ["overlay", "mine", "--from", str(local)]
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert "Mine 1, dpu.bit, dpu.hwh, dpu.xclbin" in out and "taken down in" in out
+    assert "Mine 1, dpu.bit, dpu.hwh, dpu.xclbin" in out and "recorded in" in out
     output = overlays / "files"
     pins = read_toml(overlays / "sha256.toml")["files"]
     assert pins == {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
@@ -298,7 +298,7 @@ def test_downloads_are_verified_and_placed_once(overlays: Path, server: _Server)
     [
         ("corrupt", "dpu.bit: md5 is "),
         ("truncated", "cut off after 100,000 of 200,000 bytes"),
-        ("large", "2,000,000 bytes; at most 1,000,000"),
+        ("large", "2,000,000 bytes are more than the limit of 1,000,000"),
         ("endless", "more than 1,000,000 bytes"),
         ("page", "sends a page, not the file; fetch the files by a browser"),
         ("404", "answers 404"),

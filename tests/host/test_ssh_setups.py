@@ -277,7 +277,7 @@ def test_a_changed_and_an_unknown_host_key_get_different_advice(
 
         with pytest.raises(AccessRefused) as unknown:
             Remote(board.host, board.ssh_config).sh("true")
-        assert "is not known here; connect once with `ssh " in str(unknown.value)
+        assert "is not known: connect once by `ssh " in str(unknown.value)
         assert "ssh-keygen" not in str(unknown.value) and "\n" not in str(unknown.value)
     finally:
         board.known_hosts.write_text(known)

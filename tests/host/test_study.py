@@ -128,7 +128,7 @@ def test_what_it_is_judged_by(spec: Path, tmp_path: Path) -> None:
     assert text.startswith("Top-1 of the validation images:") and "60.00" in text
     tested = studies.Study(read_toml(spec), tmp_path)
     assert {row["accuracy"] for row in tested.judged(study.done()).values()} == {"50.0", "40.0"}
-    with pytest.raises(ConfigError, match="judged_by 'luck' is none of test, validation"):
+    with pytest.raises(ConfigError, match="judged_by 'luck' is not one of test, validation"):
         _read({**table, "judged_by": "luck"}, tmp_path)
 
 

@@ -212,7 +212,7 @@ def test_a_low_bit_student_starts_from_a_wider_one(
     assert narrow.bits == Bits(3, 3)
     with pytest.raises(ConfigError, match="are both given: give one"):
         _taught(float_run, "qat", tables={"quantisation": bits})
-    with pytest.raises(ConfigError, match="start is for students of the quantiser 'tqt'"):
+    with pytest.raises(ConfigError, match="start needs a student of the quantiser 'tqt'"):
         _taught(float_run, "qat", tables={**tables, "quantisation": {
             **bits, "quantiser": "brevitas"}})  # fmt: skip
     tables["student"]["network"] = "resnet-8"

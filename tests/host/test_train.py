@@ -138,11 +138,11 @@ def test_weights_of_ones_own_need_no_epochs(data: tuple[DataSet, DataSet], tmp_p
 @pytest.mark.parametrize(
     "function, words",
     [
-        ("few", "gives 3 values for an image, the data has 10 classes: give the network 10"),
-        ("grey", "takes images of 1 channel, the data's have 3: give colour = .grey. in"),
+        ("few", "returns 3 values for an image, but the data has 10 classes: give the network 10"),
+        ("grey", "takes images of 1 channel, those of the data have 3: give colour = .grey. in"),
         ("pair", "gives tuple for an image: return its logits"),
         ("auxiliary", "gives tuple while it is trained: return its logits alone"),
-        ("nothing", "its function gives NoneType, not a torch.nn.Module"),
+        ("nothing", "its function must return a torch.nn.Module, not NoneType"),
     ],
 )
 def test_networks_that_do_not_fit_the_data(
@@ -385,7 +385,7 @@ def test_another_configuration_does_not_resume(
 
 
 def test_what_cannot_be_trained_is_said(data: tuple[DataSet, DataSet], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there are 240 training images, batch_size is 301"):
+    with pytest.raises(ConfigError, match="there are 240 training images, fewer than batch_size, which is 301"):
         train(_config("float", training={"batch_size": 301}), tmp_path, data=data)
     with pytest.raises(NetworkError, match="did you mean 'densenet-tiny'"):
         train(_config("float", student={"network": "densenet-tony"}), tmp_path, data=data)

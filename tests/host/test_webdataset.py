@@ -144,7 +144,7 @@ def test_only_files_of_the_folder_are_shards(tmp_path: Path) -> None:
 )
 def test_labels_that_are_no_numbers(tmp_path: Path, label: bytes) -> None:
     _shard(tmp_path / "a.tar", [("a.cls", label), ("a.png", b"")])
-    _refused("a.tar: a.cls: a label is a number from 0 to 99999", tmp_path)
+    _refused("a.tar: a.cls: a label must be a number from 0 to 99999", tmp_path)
 
 
 @pytest.mark.parametrize("cut", [600, 1500, 3000, -1100, -512 * 17 - 40])

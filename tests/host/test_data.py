@@ -697,7 +697,7 @@ def test_grey_pictures(repo_root: Path, tmp_path: Path) -> None:
         assert np.array_equal(target * 2.0**-fix_point, wanted)
     with pytest.raises(ValueError, match="colour is 'gray'; it must be rgb or grey"):
         load("folder", folder, "test", colour="gray")
-    with pytest.raises(DataError, match="images are grey; colour changes those of folders"):
+    with pytest.raises(DataError, match="images are grey; colour converts pictures of folders"):
         _write_idx(tmp_path / "idx", _images(3, 4, 4), _labels(3, 10))
         load("idx", tmp_path / "idx", "test", colour="rgb")
 

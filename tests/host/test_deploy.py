@@ -174,7 +174,7 @@ def test_a_service_that_does_not_stay_up_is_the_old_release_again(
     (board.root / "down").touch()
     (model / "notes.txt").write_text("new")
     failed = go(service="--camera", service_user="root")
-    assert failed.state == "failed" and failed.error.startswith("service: it does not stay up")
+    assert failed.state == "failed" and failed.error.startswith("service: it does not keep running")
     assert str((board.tutelage / "current").readlink()) == f"releases/{first.release}"
     assert (board.root / "calls").read_text().endswith("try-restart tutelage.service\n")
     assert (board.root / "etc/systemd/system/tutelage.service").read_text() == unit
@@ -190,7 +190,7 @@ def test_a_service_that_is_there_and_dies_of_the_new_release(
     unit = board.root / "etc/systemd/system/tutelage.service"
     (board.root / "down").touch()
     failed = go(service="--camera", service_user="root")
-    assert failed.state == "failed" and failed.error.startswith("service: it does not stay up")
+    assert failed.state == "failed" and failed.error.startswith("service: it does not keep running")
     assert not unit.exists() and not (board.tutelage / "current").is_symlink()
     assert "disable --now tutelage" in (board.root / "calls").read_text()
     (board.root / "down").unlink()
@@ -199,7 +199,7 @@ def test_a_service_that_is_there_and_dies_of_the_new_release(
     (board.root / "dies").touch()
     (model / "notes.txt").write_text("new")
     failed = go()
-    assert failed.state == "failed" and failed.error.startswith("service: it does not stay up")
+    assert failed.state == "failed" and failed.error.startswith("service: it does not keep running")
     assert str((board.tutelage / "current").readlink()) == f"releases/{first.release}"
 
 

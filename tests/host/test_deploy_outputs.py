@@ -274,7 +274,7 @@ def test_outputs_of_amds_compilers(
 
 
 def test_what_cannot_be_compared(tmp_path: Path, shared_dir: Path) -> None:
-    with pytest.raises(DpuError, match="it has 1 input, 0 DPU subgraphs and 1 output"):
+    with pytest.raises(DpuError, match="the model has 1 input, 0 DPU subgraphs and 1 output"):
         emulated_outputs.emulated_outputs(DEMO_MODEL / "quantised.xmodel")
     with pytest.raises(DpuError, match="compiled for DPUCVDX8G"):
         emulated_outputs.emulated_outputs(shared_dir / "models/corpus/mnist_cnn_vck190.xmodel")
@@ -292,7 +292,7 @@ def test_parts_that_are_not_compared_are_warned_of(shared_dir: Path, tmp_path: P
     assert (tmp_path / ".expected/1.bin").is_file()
     quantised = emulated_outputs.EmulatedOutputs(DEMO_MODEL / "quantised.xmodel", False)
     installation._write_expected(tmp_path / "none", quantised, report)
-    assert "quantised.xmodel: it has 1 input, 0 DPU subgraphs" in report.warnings[1]
+    assert "quantised.xmodel: the model has 1 input, 0 DPU subgraphs" in report.warnings[1]
 
 
 def test_boards_share_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:

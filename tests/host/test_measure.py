@@ -207,7 +207,7 @@ def test_watchers_that_are_killed_at_either_end(board: StandInBoard, tmp_path: P
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1 and "Traceback" not in err
     name = measuring.newest(board.host, board.ssh_config)
-    hint = f"to collect it: tutelage measure {board.host} --attach --id {name} --ssh-config "
+    hint = f"to collect the results: tutelage measure {board.host} --attach --id {name} --ssh-config "
     assert hint in err
     process = _host_until(board, tmp_path, "1/2 ", "--attach", "--id", name)
     board.run("pkill", "-KILL", "-x", "tail")

@@ -297,19 +297,19 @@ def test_downloads_are_verified_and_placed_once(overlays: Path, server: _Server)
     "fault, words",
     [
         ("corrupt", "dpu.bit: md5 is "),
-        ("truncated", "cut off after 100,000 of 200,000 bytes"),
+        ("truncated", "truncated after 100,000 of 200,000 bytes"),
         ("large", "2,000,000 bytes are more than the limit of 1,000,000"),
         ("endless", "more than 1,000,000 bytes"),
-        ("page", "sends a page, not the file; fetch the files by a browser"),
+        ("page", "sends a web page, not the file: download the files by a browser"),
         ("404", "answers 404"),
         (
             "redirect http://example.invalid/x",
             r"redirects to http://example\.invalid/x: not an https",
         ),
         ("redirect file:///etc/passwd", "is not allowed"),
-        ("redirect /mine%201.dpu.bit", "cannot be fetched|answers 302"),
-        ("silent", "cannot be fetched: .*timed out"),
-        ("slow", "takes longer than 1 s"),
+        ("redirect /mine%201.dpu.bit", "cannot be downloaded|answers 302"),
+        ("silent", "cannot be downloaded: .*timed out"),
+        ("slow", "took longer than 1 s"),
     ],
 )
 def test_downloads_that_fail(overlays: Path, server: _Server, fault: str, words: str) -> None:
@@ -327,7 +327,7 @@ def test_downloads_that_fail(overlays: Path, server: _Server, fault: str, words:
 def test_nobody_there(overlays: Path) -> None:
     with _Server() as closed:
         pass
-    with pytest.raises(OverlayError, match=r"cannot be fetched: .*refused"):
+    with pytest.raises(OverlayError, match=r"cannot be downloaded: .*refused"):
         _place(closed)
 
 

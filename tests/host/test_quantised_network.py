@@ -409,7 +409,7 @@ def test_mean_and_std_may_be_arrays(
 
 
 def test_mean_and_std_are_those_of_pixels_up_to_1(network: nn.Module, images: Tensor) -> None:
-    with pytest.raises(FormError, match="mean is 123; pixels count as 0 to 1 here"):
+    with pytest.raises(FormError, match="mean is 123; it must be 0 to 1"):
         tutelage.quantise(network, images, mean=[123, 116, 103], std=[0.2, 0.2, 0.2])
     with pytest.raises(FormError, match="std is 58"):
         tutelage.quantise(network, images, mean=[0.5], std=[58.0])
@@ -418,7 +418,7 @@ def test_mean_and_std_are_those_of_pixels_up_to_1(network: nn.Module, images: Te
 def test_what_is_no_network_and_what_is_not_quantised(
     network: nn.Module, images: Tensor, tmp_path: Path
 ) -> None:
-    with pytest.raises(TypeError, match="network is function, not a torch"):
+    with pytest.raises(TypeError, match="network must be a torch.nn.Module, not function"):
         tutelage.quantise(lambda: network, images)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="Sequential is not quantised"):
         tutelage.export(network, tmp_path)  # type: ignore[arg-type]

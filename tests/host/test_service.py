@@ -167,7 +167,7 @@ def test_a_user_who_is_not_root_deploys_with_sudo(
     own = replace(plan, ssh_config=config, service=RUNS)
     _write(board, "sudo", "#!/bin/sh\necho sudo: a password is required >&2\nexit 1\n")
     refused = _go(board, own)
-    assert refused.error.startswith("service: sudo there asks for a password"), refused.error
+    assert refused.error.startswith("service: sudo on the board asks for a password"), refused.error
     # A sudo that lets everything pass; the stand-in cannot give it root's rights.
     _write(board, "sudo", '#!/bin/sh\nshift\nexec "$@"\n')
     _write(board, "systemctl", "#!/bin/sh\ntest $1 != show || echo 0\n")

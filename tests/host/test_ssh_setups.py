@@ -323,7 +323,7 @@ def test_a_user_whose_key_is_not_known_there(board: StandInBoard, tmp_path: Path
     config.write_text(
         board.ssh_config.read_text().replace(f"{board.ssh_config.parent}/client_key", str(key))
     )
-    with pytest.raises(AccessRefused, match="put one there with `ssh-copy-id "):
+    with pytest.raises(AccessRefused, match="install one by `ssh-copy-id "):
         Remote(board.host, config).sh("true")
 
 

@@ -209,7 +209,7 @@ def test_a_batch_of_broken_pictures_ends_the_run(photos: Path, workers: int) -> 
         path.write_bytes(b"")
     with (
         Reader((data,), workers=workers) as reader,
-        pytest.raises(DataError, match=r"00.png: file is empty; no image of a batch") as caught,
+        pytest.raises(DataError, match=r"00.png: file is empty; no image of this batch") as caught,
     ):
         list(reader([Request(0, torch.tensor([0, 1]))]))
     assert "\n" not in str(caught.value) and "(2 tried)" in str(caught.value)

@@ -140,8 +140,8 @@ def test_weights_of_ones_own_need_no_epochs(data: tuple[DataSet, DataSet], tmp_p
     [
         ("few", "returns 3 values for an image, but the data has 10 classes: give the network 10"),
         ("grey", "takes images of 1 channel, those of the data have 3: give colour = .grey. in"),
-        ("pair", "gives tuple for an image: return its logits"),
-        ("auxiliary", "gives tuple while it is trained: return its logits alone"),
+        ("pair", "returns tuple for an image: it must return its logits"),
+        ("auxiliary", "returns tuple in training mode: it must return its logits only"),
         ("nothing", "its function must return a torch.nn.Module, not NoneType"),
     ],
 )
@@ -171,7 +171,7 @@ def test_weights_that_overflow_are_one_clear_line(
     ("function", "method", "words"),
     [
         ("make", "float", ""),
-        ("smooth", "float", r"the DPU cannot take Mish at 1: use .*\(`tutelage check` has all"),
+        ("smooth", "float", r"the DPU cannot take Mish at 1: use .*\(`tutelage check` lists all"),
         ("large", "float", "kernel 17x17, the DPU has 1 to 16"),
         ("large", "qat", "kernel 17x17, the DPU has 1 to 16"),
     ],
@@ -380,7 +380,7 @@ def test_another_configuration_does_not_resume(
     float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
 ) -> None:
     train(_quantised("qat", float_run), tmp_path, data=data)
-    with pytest.raises(checkpoint.CheckpointError, match="another seed; take another"):
+    with pytest.raises(checkpoint.CheckpointError, match="another seed: give another"):
         train(_quantised("qat", float_run, seed=1), tmp_path, resume=True, data=data)
 
 

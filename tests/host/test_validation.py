@@ -152,7 +152,7 @@ def test_what_cannot_be_held_out(repo_root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"validation = 0\.5 needs"):
         run_data(config, (one, one))
     idx = _table(repo_root, data={"kind": "idx", "validation": "held", "size": 4})
-    with pytest.raises(DataError, match="idx has no folder for validation"):
+    with pytest.raises(DataError, match="idx takes no directory for validation"):
         run_data(make_config(idx), (one, one))
 
 

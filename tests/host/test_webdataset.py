@@ -83,7 +83,7 @@ def test_shards_whose_names_say_the_split(tmp_path: Path) -> None:
     assert train.classes == test.classes == ("cat", "dog")
     assert train.labels.tolist() == [0, 0] and test.labels.tolist() == [1]
     (tmp_path / "classnames.txt").write_text("cat\n")
-    _refused("label 1, there are 1 classes", tmp_path, "test")
+    _refused("label 1 is out of range: there are 1 classes", tmp_path, "test")
 
 
 def test_shards_without_splits_give_every_fifth_image_of_a_class_to_test(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_what_is_no_sample_is_counted(tmp_path: Path, caplog: pytest.LogCaptureF
             member.type, member.linkname = kind, "/etc/passwd"
             archive.addfile(member)
         archive.addfile(tarfile.TarInfo("f.cls"))
-    _refused("f.cls: a label is a number from 0", tmp_path)
+    _refused("f.cls: a label must be a number from 0", tmp_path)
     path = _shard(tmp_path / "a.tar", [("a.png", picture), ("dir/c.png", picture),
                                        ("dir/c.cls", b"0"), ("e.cls", b"0")])  # fmt: skip
     assert load("webdataset", tmp_path, "train").labels.tolist() == [0]

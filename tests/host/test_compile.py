@@ -617,7 +617,9 @@ def test_two_dpu_subgraphs_name_the_op_between_them() -> None:
 
 def test_other_fix_points_parameters_and_outputs_are_refused() -> None:
     quantised = _network().finish()
-    with pytest.raises(CompileError, match=r"output fix points are \[2\], those of the quantised file"):
+    with pytest.raises(
+        CompileError, match=r"output fix points are \[2\], those of the quantised file"
+    ):
         check_compiled(_for_board(_network(point=2)), quantised, ZCU104)
     with pytest.raises(CompileError, match=r"6 of 6 parameters differ .* net__first_weight_fix"):
         check_compiled(_for_board(_network(seed=1)), quantised, ZCU104)

@@ -102,7 +102,10 @@ def test_without_epochs_nothing_is_trained_and_nobody_teaches() -> None:
         ("data.validation = 1.5", "validation is 1.5; it must be a share of the training images"),
         ("training.keep = 'first'", "keep 'first' is not one of last, best"),
         ("training.keep = 'best'", 'keep = "best" needs [data] validation'),
-        ("training.class_weights = 'odd'", 'class_weights \'odd\' is neither "balanced" nor a list'),
+        (
+            "training.class_weights = 'odd'",
+            "class_weights 'odd' is neither \"balanced\" nor a list",
+        ),
         ("augmentation.mixup = -1", "mixup is -1.0; it must not be negative"),
         ("augmentation.random_resized_crop = 2", "random_resized_crop is 2.0; it must be between"),
         ("augmentation.rand_augment = 31", "rand_augment is 31; it is a magnitude from 1 to 30"),

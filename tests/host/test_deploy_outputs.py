@@ -201,7 +201,9 @@ def test_a_board_that_gives_no_report(answer: str, tmp_path: Path, monkeypatch: 
             return answer
 
     board: Any = Board()
-    with pytest.raises(outputs.OutputsDiffer, match="outputs: the comparison returned no report; to "):
+    with pytest.raises(
+        outputs.OutputsDiffer, match="outputs: the comparison returned no report; to "
+    ):
         outputs.compare_outputs(board, "place", "model", {})
 
 

@@ -207,7 +207,9 @@ def test_watchers_that_are_killed_at_either_end(board: StandInBoard, tmp_path: P
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1 and "Traceback" not in err
     name = measuring.newest(board.host, board.ssh_config)
-    hint = f"to collect the results: tutelage measure {board.host} --attach --id {name} --ssh-config "
+    hint = (
+        f"to collect the results: tutelage measure {board.host} --attach --id {name} --ssh-config "
+    )
     assert hint in err
     process = _host_until(board, tmp_path, "1/2 ", "--attach", "--id", name)
     board.run("pkill", "-KILL", "-x", "tail")
@@ -288,7 +290,7 @@ def test_a_file_that_changed_on_its_way_is_told(board: StandInBoard, tmp_path: P
     path = board.tutelage / "measurements" / name / "frames.csv"
     whole = path.read_bytes()
     path.write_bytes(whole[:-10])
-    with pytest.raises(MeasureError, match=r"frames\.csv: is not what the board stored"):
+    with pytest.raises(MeasureError, match=r"frames\.csv: does not have the board's checksum"):
         measuring.collect(board.host, board.ssh_config, name, tmp_path, print)
     path.write_bytes(whole)
     folder = measuring.collect(board.host, board.ssh_config, name, tmp_path, print)

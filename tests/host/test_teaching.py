@@ -119,7 +119,9 @@ def test_a_students_layer_is_found_by_its_value() -> None:
     found = layers_with_values_of(names, network, student)
     assert found == ["cat_5", "features/transition1/pool", "features/conv0", "cat"]
     assert network.training and student.training and student.observer is None is student.tap
-    with pytest.raises(ValueError, match=r"no quantised layer computes the same as module 'features.c"):
+    with pytest.raises(
+        ValueError, match=r"no quantised layer computes the same as module 'features.c"
+    ):
         layers_with_values_of(["features.conv0"], network, student)
     with pytest.raises(ValueError, match=r"no module 'block'; it has features, pool, classifier"):
         layers_with_values_of(["block"], network, student)

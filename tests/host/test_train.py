@@ -385,7 +385,9 @@ def test_another_configuration_does_not_resume(
 
 
 def test_what_cannot_be_trained_is_said(data: tuple[DataSet, DataSet], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there are 240 training images, fewer than batch_size, which is 301"):
+    with pytest.raises(
+        ConfigError, match="there are 240 training images, fewer than batch_size, which is 301"
+    ):
         train(_config("float", training={"batch_size": 301}), tmp_path, data=data)
     with pytest.raises(NetworkError, match="did you mean 'densenet-tiny'"):
         train(_config("float", student={"network": "densenet-tony"}), tmp_path, data=data)

@@ -294,7 +294,7 @@ def test_weights_in_the_loss_by_slices_too() -> None:
 
 def test_weights_that_do_not_fit(repo_root: Path, tmp_path: Path) -> None:
     for wrong, words in (
-        ("even", 'class_weights \'even\' is neither "balanced" nor a list'),
+        ("even", "class_weights 'even' is neither \"balanced\" nor a list"),
         ([1.0, 0.0], "must be positive"),
         ([float("nan")], "must be positive"),
         (["a"], "class_weights must be a number"),

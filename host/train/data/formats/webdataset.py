@@ -211,9 +211,7 @@ def _read_shards(shards: Sequence[Path]) -> tuple[ShardPictures, NDArray[np.int6
             columns["label"].append(sample.label)
         if len(columns["label"]) == before:
             kinds = ", ".join(IMAGE_SUFFIXES)
-            raise DataError(
-                f"{shard}: has no sample, which is an image ({kinds}) and its .cls file"
-            )
+            raise DataError(f"{shard}: has no sample: an image ({kinds}) and its .cls file")
     if line := skipped_line(skipped):
         _LOG.warning("%s", shown(f"{shards[0].parent}: {line}"))
     found = {name: np.frombuffer(column, np.int64) for name, column in columns.items()}

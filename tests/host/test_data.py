@@ -111,7 +111,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
         (IMAGES, b"\x00\x00\x08\x03" + bytes(12), "empty"),
         (IMAGES, _idx(_images(12, 4, 4))[:-1], "truncated"),
         (IMAGES, _idx(_images(12, 4, 4)) + b"\x00", "more bytes"),
-        (IMAGES, b"\x00\x00\x08\x03" + b"\xff" * 12, "too many"),
+        (IMAGES, b"\x00\x00\x08\x03" + b"\xff" * 12, "more than the limit"),
         (IMAGES, b"\x00\x00\x08\x03" + struct.pack(">3I", 60000, 28, 28), "truncated"),
         (IMAGES, _idx(_images(11, 4, 4)), "12 labels for 11 images"),
         (LABELS, _idx(_labels(13, 10)), "13 labels for 12 images"),

@@ -418,7 +418,7 @@ def test_mean_and_std_are_those_of_pixels_up_to_1(network: nn.Module, images: Te
 def test_what_is_no_network_and_what_is_not_quantised(
     network: nn.Module, images: Tensor, tmp_path: Path
 ) -> None:
-    with pytest.raises(TypeError, match="network must be a torch.nn.Module, not function"):
+    with pytest.raises(TypeError, match=r"network must be a torch\.nn\.Module, not function"):
         tutelage.quantise(lambda: network, images)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="Sequential is not quantised"):
         tutelage.export(network, tmp_path)  # type: ignore[arg-type]

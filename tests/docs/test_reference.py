@@ -46,7 +46,8 @@ def generated() -> Any:
 def _headings(page: str) -> Headings:
     """Return the headings of level 4, each of which may name several keys or options."""
     found: Headings = {}
-    section, lines = "", []
+    section = ""
+    lines: list[str] = []
     for line in page.splitlines():
         if line.startswith("#### "):
             lines = []

@@ -267,8 +267,8 @@ def test_podman_is_asked_where_docker_has_no_image(
     "names, images, words",
     [
         ((), "", "neither vai_c_xir nor docker nor podman is on PATH"),
-        (("docker",), "other:1", f"get one: docker pull {IMAGE}"),
-        (("podman",), "other:1", f"get one: podman pull {IMAGE}"),
+        (("docker",), "other:1", f"pull it: docker pull {IMAGE}"),
+        (("podman",), "other:1", f"pull it: podman pull {IMAGE}"),
         (("docker",), "no daemon", "Cannot connect to the Docker daemon"),
     ],
 )
@@ -395,7 +395,7 @@ def test_a_dry_run_prints_the_command_and_does_nothing(
     [
         (["none.xmodel"], "none.xmodel: no such file"),
         (["."], "quantised.xmodel: no such file: `tutelage export` writes it"),
-        (["{model}", "--target", "kv999"], "no target 'kv999'; there are kv260, "),
+        (["{model}", "--target", "kv999"], "no target 'kv999'; known are kv260, "),
         (["{model}", "--target", "0xzz"], "not a hexadecimal number"),
         (
             ["{model}", "--target", "ultra96v2", "--compiler", "vai_c_xir"],

@@ -263,7 +263,7 @@ def test_a_model_has_no_names_that_a_list_of_checksums_has_not(tmp_path: Path, n
     path.touch()
     (tmp_path / "stage").mkdir()
     gather(tmp_path / "stage", Parts("zcu104", model))
-    with pytest.raises(ReleaseError, match=r"^'model/images/.*': .*: rename it$"):
+    with pytest.raises(ReleaseError, match=r"^'model/images/.*': .*: rename the file$"):
         seal(tmp_path / "stage")
 
 
@@ -273,7 +273,7 @@ def test_received_files_are_read_without_following_links(tmp_path: Path) -> None
     link.symlink_to(plain)
     os.mkfifo(pipe)
     assert read_received(plain, 4) == "text"
-    with pytest.raises(ReceivedError, match="more than 3 bytes"):
+    with pytest.raises(ReceivedError, match="more than the limit of 3 bytes"):
         read_received(plain, 3)
     for path in (link, pipe, tmp_path):
         with pytest.raises(ReceivedError, match=str(path)):

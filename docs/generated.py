@@ -3,9 +3,10 @@
 `reference/command-line.md` lists every command and option of the parsers. A line
 
     {{ keys tutelage.host.train.config.Config }}
+    {{ keys tutelage.core.board_profile.Hazard below [hazards] }}
 
-in a page is replaced by a heading for each TOML key of a dataclass and of those nested in it, with
-its type, its default, and its description from the Attributes section of the docstring.
+in a page becomes a heading for each TOML key of a dataclass and of those inside it, with its type,
+its default and its description from the docstring's Attributes; "below" names the table.
 """
 
 from __future__ import annotations
@@ -66,14 +67,14 @@ class Key:
     table : dotted name of its table; "" for the top level
     name : name of the key
     type : its type in TOML's terms
-    default : its default as TOML; "" if it is required
+    default : its default as TOML; None if the key is required, "" if it has no value by default
     text : its description
     """
 
     table: str
     name: str
     type: str
-    default: str
+    default: str | None
     text: str
 
     @property
@@ -117,7 +118,8 @@ def _sections(keys: Iterator[Key]) -> Iterator[str]:
             table = key.table
             yield f"### [{table}]\n"
         yield f"#### {key.name} {{ #{key.path.strip('[]').replace(']', '')} }}\n"
-        given = f"default `{key.default}`" if key.default else "required"
+        given = f"default `{key.default}`" if key.default else "optional"
+        given = "required" if key.default is None else given
         yield f"*{key.type}, {given}*\n"
         yield f"{key.text}\n"
 
@@ -148,14 +150,14 @@ def _type(hint: Any) -> str:
     return _TYPES.get(origin or hint, "value")
 
 
-def _default(field: dataclasses.Field[Any]) -> str:
+def _default(field: dataclasses.Field[Any]) -> str | None:
     if field.default_factory is not dataclasses.MISSING:
         made = field.default_factory()
         return "{}" if made == {} else str(made)
     if field.default is dataclasses.MISSING:
-        return ""
+        return None
     if field.default is None:
-        return "as the method has it"
+        return ""
     if isinstance(field.default, bool):
         return str(field.default).lower()
     return f'"{field.default}"' if isinstance(field.default, str) else str(field.default)

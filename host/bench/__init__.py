@@ -1,1 +1,1 @@
-"""The comparison: one student on the CPU, on the GPU and on the DPU. `tutelage bench`."""
+"""Comparison of one student on the CPU, on the GPU and on the DPU: `tutelage bench`."""

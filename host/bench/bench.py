@@ -1,7 +1,7 @@
-"""The whole comparison: a process for each platform, and every repetition goes through all of them.
+"""The comparison: a process for each platform, each of which every repetition measures in turn.
 
-Processes wait on their standard input while it is another's turn. The order of the platforms moves
-on by one with each repetition, so that slow changes of the machine meet all of them alike.
+A process waits on its standard input while others are measured. The order of the platforms is
+rotated by one with each repetition, so that slow changes of the machine affect all of them alike.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ from tutelage.host.bench.thesis import thesis_table
 from tutelage.host.train.progress import Steps
 
 _PREPARE_SECONDS = 900.0  # torch.compile of a large network takes minutes
-_SPARE_SECONDS = 300.0  # for an answer, beyond the windows' own length
+_SPARE_SECONDS = 300.0  # for an answer, beyond the length of the windows
 _MOST_OTHER_CORES = 0.1
-_LEAST_SAME_CLASS = 98.0  # percent; rounding of halves alone costs a student about a half
-_LEAST_FRAMES = 100  # of SingleStream, for a 99th percentile that is not just the greatest
+_LEAST_SAME_CLASS = 98.0  # percent; the rounding of halves costs a student about half a percent
+_LEAST_FRAMES = 100  # of SingleStream; with fewer the 99th percentile is the maximum
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -66,14 +66,12 @@ class Bench:
 
     Parameters
     ----------
-    settings, subject, images : what is compared and how
+    settings : platforms, windows and repetitions
+    subject : the student to compare
+    images : the images to classify
     measured : rows of `tutelage.host.bench.dpu_rows.read_runs`
-    tell : takes a line for the user
-    meter_arguments : for `tutelage.board.power`
-
-    Attributes
-    ----------
-    rows : in the table's order
+    tell : called with each line of progress for the user
+    meter_arguments : further arguments of `tutelage.board.power`
     """
 
     def __init__(
@@ -103,7 +101,7 @@ class Bench:
 
     @property
     def rows(self) -> list[BenchRow]:
-        """Return the platforms' rows, then those of DPUs."""
+        """Rows of the platforms, then of the DPUs, in the order of the tables."""
         return [*self._platforms.values(), *self._dpu]
 
     def _new_row(self, name: str) -> BenchRow:
@@ -112,7 +110,7 @@ class Bench:
                    f"this machine, {cpu_name()}", INTERRUPTED, "not reached")  # fmt: skip
 
     def go(self) -> None:
-        """Measure; Ctrl-C ends it, and what is complete stays in the rows."""
+        """Measure; after Ctrl-C the rows have the repetitions that are complete."""
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
             stack.callback(self._close)
@@ -153,18 +151,18 @@ class Bench:
                         self._guarded(row, partial(self._repeat, row))
 
     def _measure_idle(self) -> None:
-        """The power at rest, before a platform's process is there; nothing without a meter."""
+        """Measure idle power, if there is a meter, before any platform's process starts."""
         meters = [meter for meter in self._meters.values() if meter.source != "none"]
         if meters:
             seconds = min(IDLE_SECONDS, 5 * self._settings.seconds)
-            self._tell(f"power at rest, {seconds:g} s")
+            self._tell(f"measuring idle power for {seconds:g} s")
             start = time.monotonic()
             time.sleep(seconds)
             for meter in meters:
                 meter.take_idle(start, time.monotonic())
 
     def _guarded(self, row: BenchRow, step: Callable[[], None]) -> None:
-        """A platform that fails ends its own row and nothing else."""
+        """Run a step of a platform; if it fails, end this row only."""
         try:
             step()
         except ProcessError as error:
@@ -178,7 +176,7 @@ class Bench:
 
     def _start(self, name: str, folder: Path) -> dict[str, Any]:
         threads = str(self._settings.threads)
-        # One compiling thread: PyTorch would keep a pool of processes otherwise.
+        # With more than one compiling thread PyTorch keeps a pool of processes.
         variables = {
             **dict.fromkeys(_THREAD_VARIABLES, threads),
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
@@ -189,7 +187,7 @@ class Bench:
         return self._processes[name].ask({"do": "prepare"}, _PREPARE_SECONDS)
 
     def _take_reference(self, folder: Path) -> None:
-        """The quantised student's class of every image; its process ends before any window."""
+        """Classify every image with the quantised student, whose process ends before any window."""
         try:
             told = self._start(REFERENCE_NAME, folder)
             self._reference_absent = told.get("absent", "")
@@ -225,7 +223,7 @@ class Bench:
         row.batch = int(max(row.batch_trials, key=row.batch_trials.__getitem__))
 
     def _try_batches(self, row: BenchRow) -> None:
-        """Take the speed of each batch size; none of which one batch would outlast a window."""
+        """Measure the speed of each batch size, up to those whose batch takes a whole window."""
         for batch in BATCHES:
             known = row.batch_trials.values()
             if known and batch / max(known) > max(TRY_SECONDS, self._settings.seconds):
@@ -240,7 +238,7 @@ class Bench:
 
     def _compare_classes(self, row: BenchRow, same_class: float) -> None:
         if same_class < _LEAST_SAME_CLASS and not self._subject.made_up:
-            row.concerns.append(f"it names another class than the quantised student for "
+            row.concerns.append(f"its class differs from the quantised student's for "
                                 f"{100 - same_class:.1f} % of the images")  # fmt: skip
 
     def _accuracy(self, classes: NDArray[np.int64]) -> float | None:
@@ -263,7 +261,7 @@ class Bench:
     # ---- the end
 
     def _finish(self, folder: Path) -> None:
-        """Work out the figures of what is complete."""
+        """Compute the figures of the complete repetitions."""
         for row in self._platforms.values():
             if row.repetitions:
                 self._take_in(row)
@@ -300,7 +298,7 @@ class Bench:
         row.concerns += _window_warnings([*single, *offline], min(w["frames"] for w in single))
 
     def _take_emulated_accuracy(self, row: BenchRow, xmodel: Path) -> None:
-        """The DPU's arithmetic is the emulation's, bit for bit."""
+        """Set a DPU's accuracy to the emulation's, which is the same bit for bit."""
         if row.same_student is False or self._reference is None:
             row.accuracy_by = self._reference_absent or "another student"
             return
@@ -317,7 +315,7 @@ class Bench:
         self._processes.clear()
 
     def results(self) -> BenchResults:
-        """Return all figures, bench.json."""
+        """Return all figures, the content of bench.json."""
         rows, subject, images = self.rows, self._subject, self._images
         labelled = int((images.labels != UNKNOWN).sum())
         return BenchResults(
@@ -338,13 +336,13 @@ class Bench:
 
 
 def _percentiles(windows: Sequence[Mapping[str, float]]) -> Percentiles:
-    """Return the medians of the percentiles that each window of SingleStream had."""
+    """Return the medians over the windows of SingleStream of each percentile of latency, ms."""
     names = [f"p{percent}" for percent in PERCENTS]
     return Percentiles(*(median_figure([each[name] for each in windows], "ms") for name in names))
 
 
 def _window_warnings(windows: Sequence[Mapping[str, Any]], least_frames: int) -> list[str]:
-    """What a platform's own windows say against its figures."""
+    """Return reasons to doubt a platform's figures, from its windows."""
     found = []
     others = sorted(w["other_cores"] + w["stolen_cores"] for w in windows)
     disturbed = [cores for cores in others if cores > _MOST_OTHER_CORES]
@@ -352,7 +350,7 @@ def _window_warnings(windows: Sequence[Mapping[str, Any]], least_frames: int) ->
         found.append(f"disturbed: other processes took up to {others[-1]:.2f} cores in "
                      f"{len(disturbed)} of {counted(len(windows), 'window')}")  # fmt: skip
     if least_frames < _LEAST_FRAMES:
-        found.append(f"few frames: {least_frames} in a window of SingleStream are few for a p99")
+        found.append(f"few frames: {least_frames} in a window of SingleStream are too few for p99")
     return found
 
 

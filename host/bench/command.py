@@ -1,4 +1,4 @@
-"""`tutelage bench MODEL`: from the options to the files."""
+"""Implementation of `tutelage bench MODEL`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEFAULT_OUTPUT = Path("results/bench")
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """The options of the command line, see `tutelage bench --help`."""
+    """Options of the command line, described by `tutelage bench --help`."""
 
     platforms: tuple[str, ...] = ()
     dpu: tuple[Path, ...] = ()
@@ -48,17 +48,28 @@ def bench(
     tell: Callable[[str], None],
     meter_arguments: Sequence[str] = (),
 ) -> tuple[BenchResults, Path, str]:
-    """Compare and write the files; returns the results, the directory and the text of bench.md.
+    """Compare a model on all platforms and write the files.
+
+    Parameters
+    ----------
+    model : run, model directory, or the name of a network
+    output : directory to write; None for one of `DEFAULT_OUTPUT` named after the time
+    tell : called with each line of progress for the user
+    meter_arguments : further arguments of `tutelage.board.power`
+
+    Returns
+    -------
+    the results, the directory and the text of bench.md
 
     Raises
     ------
-    BenchUsageError, and what `load_subject` raises
-        Something that was given cannot be used. Nothing is measured then.
+    BenchUsageError, and the errors of `load_subject`
+        The model or an option cannot be used; nothing was measured.
     """
     settings = _settings(options)
     folder = output or DEFAULT_OUTPUT / datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BenchUsageError(f"{folder}: is there already; take another --output")
+        raise BenchUsageError(f"{folder}: exists and is not empty: give another --output")
     subject, images = _subject(model, options)
     comparison = Bench(settings, subject, images, read_runs(options.dpu, subject), tell,
                        meter_arguments)  # fmt: skip
@@ -71,7 +82,7 @@ def bench(
 def _subject(model: Path, options: BenchOptions) -> tuple[Subject, Images]:
     if not options.input:
         if options.weights:
-            raise BenchUsageError("--weights are of a network: give its --input CxHxW too")
+            raise BenchUsageError("--weights need a network: give its --input CxHxW too")
         subject = load_subject(model)
         return subject, load_images(subject, options.images, options.limit)
     request = NetworkRequest(str(model), options.input, options.weights, options.images)
@@ -92,7 +103,8 @@ def _settings(options: BenchOptions) -> BenchSettings:
     here = len(os.sched_getaffinity(0))
     if options.threads > here:
         raise BenchUsageError(
-            f"{counted(options.threads, 'thread')} on {here} CPUs would wait for each other"
+            f"--threads {options.threads}: only {counted(here, 'CPU')} can be used: give at most "
+            f"{here}"
         )
     platforms = tuple(dict.fromkeys(options.platforms)) or tuple(CATALOGUE)
     threads, watts = options.threads or here, parse_watts(options.watts)

@@ -1,7 +1,8 @@
-"""Rows of the DPU: from runs that a board has measured, else predicted; each says which.
+"""Rows of the DPU: measured on a board, or else predicted; each row says which.
 
-A run is `run.json` of `tutelage measure` or `tutelage.app.measure`, or its directory. One of the
-emulation makes a row of the emulation, whose pace is this machine's or a prediction's.
+A measured run is a `run.json` of `tutelage measure` or `tutelage.app.measure`, or its directory. A
+run on the emulation becomes a row of the emulation, whose speed is the machine's or a predicted
+one.
 """
 
 from __future__ import annotations
@@ -39,12 +40,17 @@ _SINGLE_STREAM, _OFFLINE = "single-stream", "offline"
 
 
 def read_runs(paths: Sequence[Path], subject: Subject) -> list[BenchRow]:
-    """Return the rows of runs, of boards and of emulations.
+    """Return the rows of measured runs, on boards or on emulations.
+
+    Parameters
+    ----------
+    paths : run.json files or their directories
+    subject : the student to compare; rows of other students are marked
 
     Raises
     ------
     BenchUsageError
-        A file is not a measured run.
+        A file cannot be read as a measured run.
     """
     rows: list[BenchRow] = []
     for path in paths:
@@ -66,7 +72,7 @@ def _run_row(run: RunResults, file: Path, subject: Subject) -> BenchRow:
     if not run.on_dpu:
         row.family, row.kind = EMULATION, EMULATED
         row.title = f"emulation, no DPU, on {where}"
-        row.concerns.append(f"emulation {_pace_text(run)}: not a DPU's figures")
+        row.concerns.append(f"emulation {_pace_text(run)}: not figures of a DPU")
     _take_steps(row, run.steps)
     if run.state != DONE:
         row.concerns.append(f"the run was not completed: {run.state}: {run.error or ''}")
@@ -79,11 +85,11 @@ def _pace_text(run: RunResults) -> str:
         return run.pace.text
     if run.realtime:
         return f"at the pace predicted for {run.realtime}"
-    return "as fast as that machine goes"
+    return "at full speed of that machine"
 
 
 def _take_steps(row: BenchRow, steps: Sequence[StepResults]) -> None:
-    """Latency from SingleStream, speed and watts from the quickest number of threads in Offline."""
+    """Set latency from SingleStream, speed and watts from the fastest thread count in Offline."""
     single = [step for step in steps if step.scenario == _SINGLE_STREAM and step.threads == 1]
     row.latency_ms = Percentiles(
         *(_over([getattr(step.latency_ms, f"p{percent}") for step in single], "ms")
@@ -99,9 +105,9 @@ def _take_steps(row: BenchRow, steps: Sequence[StepResults]) -> None:
     for step in (*single, *best):
         row.concerns += [f"{step.name}: {each.name}: {each.text}" for each in step.concerns]
     if not single:
-        row.concerns.append("the run has no window of single-stream")
+        row.concerns.append("the run has no single-stream window")
     if not best:
-        row.concerns.append("the run has no window of offline")
+        row.concerns.append("the run has no offline window")
 
 
 def _take_power(row: BenchRow, powers: Sequence[PowerResults]) -> None:
@@ -121,7 +127,7 @@ def _middle_fps(steps: Sequence[StepResults]) -> float:
 
 
 def _over(figures: Sequence[Figure], unit: str) -> Figure:
-    """One repetition has its own interval, several have that of their median."""
+    """Return the figure of one repetition with its interval, or the median of several."""
     known = [figure for figure in figures if figure.value is not None]
     return known[0] if len(known) == 1 else median_figure([each.value for each in known], unit)
 
@@ -132,7 +138,7 @@ def _take_student(row: BenchRow, model: ModelFacts, subject: Subject) -> None:
     if made_from and subject.checkpoint:
         row.same_student = made_from == subject.checkpoint
     if row.same_student is None:
-        row.concerns.append(f"it is not known whether its model, {model.name}, is this student")
+        row.concerns.append(f"it is unknown whether its model, {model.name}, is this student")
     elif not row.same_student:
         row.concerns.append(f"its model, {model.name}, is another student")
 
@@ -140,12 +146,17 @@ def _take_student(row: BenchRow, model: ModelFacts, subject: Subject) -> None:
 # -- the prediction ---------------------------------------------------------------------------
 
 
-# No network in the published figures has less time on the DPU: below it the model is extrapolated.
+# The shortest time on the DPU among the published networks: below it the model extrapolates.
 _SHORTEST_FITTED_SECONDS = 0.4e-3
 
 
 def predicted_row(subject: Subject, board: str) -> BenchRow:
-    """Return the row of a DPU that nobody has measured, with the board's estimated power."""
+    """Return a row with predicted speed and estimated power; absent if it cannot be predicted.
+
+    Parameters
+    ----------
+    board : name of the board profile
+    """
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     title = f"DPU of the {board.upper()}, predicted"
     row = BenchRow("dpu-predicted", title, DPU, PREDICTED, when=now, where="no DPU was measured")
@@ -163,9 +174,9 @@ def predicted_row(subject: Subject, board: str) -> BenchRow:
 
 
 def _take_estimate(row: BenchRow, found: Prediction, power: BoardPower | None) -> None:
-    """Watts and joules with all cores busy."""
+    """Set watts and joules per frame with all cores busy."""
     if power is None or power.watts().value is None:
-        row.power_reason = "nothing is known of the board's power"
+        row.power_reason = "the power of this board is not known"
         return
     row.watts, row.joules_per_frame = power.watts(), power.joules_per_frame(found)
     row.power_source, row.power_reason = power.source, ""
@@ -181,8 +192,8 @@ def _take_prediction(row: BenchRow, found: Prediction) -> None:
     board, job = found.board, found.job_seconds
     row.device = board.name
     row.by = f"tutelage.dpu.predict.latency.predict, {board.cores} cores at {board.clock_mhz:g} MHz"
-    # Nothing in it is random: there are no percentiles, and the middle one is its place in a table.
-    # What is known are errors of whole frames; the network alone is given the same share.
+    # The prediction is one number, without percentiles; tables show it as the p50. Its error is
+    # known for whole frames only, and the network alone gets the same relative error.
     latency, fps = latency_figure(found), fps_figure(found)
     row.latency_ms = Percentiles(p50=latency)
     row.network_latency_ms = Percentiles(p50=latency.scaled(job / found.latency_seconds, "ms"))

@@ -1,4 +1,4 @@
-"""How long a comparison will take, before it begins."""
+"""Estimate of the duration of a comparison."""
 
 from __future__ import annotations
 
@@ -9,42 +9,48 @@ from tutelage.host.bench.platform import CATALOGUE, PEERS
 from tutelage.host.bench.subject import Subject
 
 BATCHES = (8, 32, 128)
-"""Batch sizes that are tried for Offline."""
+"""Batch sizes to try for Offline."""
 
 TRY_SECONDS = 0.5
-"""Length of a trial, after a warm-up as long."""
+"""Length of a trial, and of the warm-up before it, s."""
 
 IDLE_SECONDS = 5.0
-"""Of the power at rest, where there is a meter."""
+"""Length of the measurement of idle power, if there is a meter, s."""
 
 _START_SECONDS = 4.0  # of a process: imports, loading the model and classifying the images
-_COMPILE_SECONDS = 40.0  # of torch.compile for each batch size; a network of 100 layers, two cores
+_COMPILE_SECONDS = 40.0  # of torch.compile per batch size, for 100 layers on two cores
 _LAYERS = 100
 _WINDOWS = 2  # SingleStream and Offline
 
 
 @dataclass(frozen=True)
 class Duration:
-    """Seconds to prepare the platforms, and of the windows; `text` is for the user."""
+    """Estimated duration.
+
+    Attributes
+    ----------
+    preparing : of preparing the platforms, s
+    measuring : of the windows, s
+    """
 
     preparing: float
     measuring: float
 
     @property
     def text(self) -> str:
-        """One line."""
+        """One line for the user."""
         whole = self.preparing + self.measuring
         return (
-            f"about {_minutes(whole)}: {_minutes(self.measuring)} of windows, the rest prepares "
-            "the platforms and is a guess; Ctrl-C ends it and keeps what is complete"
+            f"about {_minutes(whole)}: {_minutes(self.measuring)} of windows, the rest, a rough "
+            "estimate, for preparing the platforms; Ctrl-C stops and keeps complete repetitions"
         )
 
 
 def expected(settings: BenchSettings, subject: Subject) -> Duration:
-    """Return what a comparison takes, as if every platform were there.
+    """Return the estimated duration of a comparison if every platform is available.
 
-    The windows' length is known, but for what a batch lasts beyond it. Compiling is guessed by the
-    number of layers.
+    The time of the windows is known, except that the last batch may exceed it. That of compilation
+    is estimated from the number of layers.
     """
     window = settings.seconds + settings.warm_up
     measuring = settings.repetitions * len(settings.platforms) * _WINDOWS * window

@@ -1,4 +1,4 @@
-"""The machine that figures were taken on."""
+"""Facts about the machine that figures are measured on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from tutelage.core.results.bench_json import BenchMachine
 
-psutil: Any = import_module("psutil")  # it comes without types
+psutil: Any = import_module("psutil")  # has no type hints
 
 _PACKAGES = (
     "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "onnx", "numpy",
@@ -21,12 +21,12 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def machine_facts(cpus: list[int], threads: int) -> BenchMachine:
-    """Return processor, clocks, memory, system and packages; None is what is not known.
+    """Return processor, clocks, memory, system and packages; unknown facts are None.
 
     Parameters
     ----------
-    cpus : that every platform's process is pinned to
-    threads : that every framework is told to use
+    cpus : CPUs that the process of each platform is pinned to
+    threads : number of threads that each framework uses
     """
     info = _cpu_info()
     return BenchMachine(
@@ -46,17 +46,17 @@ def machine_facts(cpus: list[int], threads: int) -> BenchMachine:
 
 
 def has_vnni() -> bool:
-    """Whether the processor adds products of unsigned and signed bytes in 32 bits."""
+    """Return whether the processor has VNNI: sums of unsigned times signed bytes in 32 bits."""
     return not {"avx512_vnni", "avx_vnni"}.isdisjoint(_cpu_info().get("flags", "").split())
 
 
 def cpu_name() -> str:
-    """As the kernel calls the processor."""
+    """Return the kernel's name of the processor."""
     return _cpu_info().get("model name") or platform.machine()
 
 
 def _cpu_info() -> dict[str, str]:
-    """What /proc/cpuinfo says of the first CPU."""
+    """Return the fields of /proc/cpuinfo for the first CPU."""
     first = (_read(_CPU_INFO) or "").split("\n\n")[0]
     pairs = (line.partition(":") for line in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}

@@ -1,7 +1,7 @@
-"""From an image in memory to the network's float32 input, by the stages of the application.
+"""Preprocessing of an image in memory to the network's float32 input.
 
-Crop, resize, colour order, mean and scale; what the DPU's application does before its int8 input,
-so that platforms and DPU are timed over the same way.
+The steps are those of the application before its int8 input (crop, resize, colour order, mean and
+scale), so that times of platforms and of the DPU include the same work.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from tutelage.host.bench.subject_files import Image
 
 
 class FloatPreprocessor:
-    """Owns its buffers: what it returns holds until its next call.
+    """Converter of images to the network's input; a result is valid until the next call.
 
     Parameters
     ----------
-    form : of the network
+    form : of the network's input
     channels_last : return (N, H, W, C), else (N, C, H, W)
     """
 
     def __init__(self, form: InputForm, channels_last: bool) -> None:
         self._form, self._channels_last = form, channels_last
         self._fit = ImageFitter(form)
-        self._table = np.ascontiguousarray(float_table(form)[np.newaxis])  # as cv2.LUT takes it
+        self._table = np.ascontiguousarray(float_table(form)[np.newaxis])  # the shape for cv2.LUT
         self._buffers: dict[int, Floats] = {}
 
     def __call__(self, images: Sequence[Image]) -> Floats:
-        """The input for uint8 images (H, W, 3), BGR, of any size."""
+        """Return the input, float32, for uint8 images (H, W, 3), BGR, of any size."""
         form, count = self._form, len(images)
         if count not in self._buffers:
             shape = (count, form.height, form.width, len(form.mean))

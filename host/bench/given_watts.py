@@ -1,4 +1,4 @@
-"""Power that the user has measured and gives: `--watts ROW=W`."""
+"""Power that the user has measured, from `--watts ROW=W`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from tutelage.host.bench.subject import BenchUsageError
 
 
 def parse_watts(given: Sequence[str]) -> dict[str, float]:
-    """Return watts by row, of texts such as "openvino-int8=11.5"; raises BenchUsageError."""
+    """Return watts by row from texts such as "openvino-int8=11.5".
+
+    Raises
+    ------
+    BenchUsageError
+        A text does not have that form, or its number is not positive and finite.
+    """
     found = {}
     for text in given:
         name, equals, number = text.partition("=")
@@ -21,24 +27,24 @@ def parse_watts(given: Sequence[str]) -> dict[str, float]:
             watts = math.nan
         if not equals or not 0 < watts < math.inf:
             raise BenchUsageError(
-                f"--watts {text}: give a row and its watts, as openvino-int8=11.5"
+                f"--watts {text}: give a row and its watts, such as openvino-int8=11.5"
             )
         found[name] = watts
     return found
 
 
 def check_rows(watts: dict[str, float], rows: Sequence[str]) -> None:
-    """Raise BenchUsageError where watts are given of a row that there is not."""
+    """Raise BenchUsageError if watts are given for a row that does not exist."""
     for name in watts:
         if name not in rows:
             raise BenchUsageError(f"--watts {name}=...: no such row; there are {', '.join(rows)}")
 
 
 def give_watts(row: BenchRow, watts: float) -> None:
-    """Take the user's own measurement of a row's power."""
+    """Set a row's power to the user's measurement, W, and its energy per frame accordingly."""
     row.watts = Figure(watts, n=1, unit="W", kind=GIVEN)
     row.power_source, row.power_reason = GIVEN, ""
-    row.power_scope = "whatever the user's meter measures"
+    row.power_scope = "as measured by the user"
     fps = row.fps.value or row.network_fps.value
     row.joules_per_frame = Figure(unit="J")
     if fps:

@@ -1,7 +1,7 @@
-"""Watts of CPU and GPU, by the board's power module in a process of its own.
+"""Power of CPU and GPU, measured by `python -m tutelage.board.power` in a process of its own.
 
-host/ does not import board/: it asks `python -m tutelage.board.power`. Where there is no sensor,
-figures are None with the reason, never a guess.
+It is a process since host/ does not import board/. Without a sensor, figures are None with the
+reason, never estimates.
 """
 
 from __future__ import annotations
@@ -16,29 +16,30 @@ from tutelage.core.results.intervals import median_figure
 from tutelage.host.bench.process import JsonProcess, ProcessError
 
 SOURCES = {CPU: "rapl", GPU: "nvml"}
-"""Where the watts of a family come from."""
+"""Source of power of each family of platforms."""
 
 SCOPES = {
-    "rapl": "the processor's package and memory as far as RAPL counts them, not the whole computer",
+    "rapl": "processor package and memory, as far as RAPL counts them, not the whole computer",
     "nvml": "the graphics cards, not the computer around them",
 }
 _START_SECONDS, _ANSWER_SECONDS = 60.0, 30.0
 
 
 class Meter:
-    """One source of power.
+    """Power meter of one family of platforms.
 
     Parameters
     ----------
-    family : of platforms
+    family : CPU or GPU
     folder : for its log
-    arguments : further ones for `tutelage.board.power`
+    arguments : further arguments of `tutelage.board.power`
 
     Attributes
     ----------
-    source : "none" where nothing is measured
-    reason : one line
-    idle : power at rest, W
+    source : name of the sensor's source; "none" if nothing is measured
+    reason : why nothing is measured, in one line
+    scope : what the sensor measures, for the reader
+    idle : idle power, W
     """
 
     def __init__(self, family: str, folder: Path, arguments: Sequence[str] = ()) -> None:
@@ -56,7 +57,12 @@ class Meter:
             self.close()
 
     def window(self, start: float, end: float, frames: int) -> dict[str, Any]:
-        """watts and joules_per_frame between two monotonic times, None where not measured."""
+        """Return watts and joules_per_frame between two monotonic times, s; None if not measured.
+
+        Parameters
+        ----------
+        frames : number of frames in that time
+        """
         if self._process is None:
             return {"watts": None, "joules_per_frame": None}
         try:
@@ -66,15 +72,15 @@ class Meter:
             self.source, self.reason = "none", f"the meter was lost: {error}"
             self.close()
             return {"watts": None, "joules_per_frame": None}
-        # Where too many readings are missing, there is a mean and no energy: then neither counts.
+        # With too many missing readings there is a mean but no energy: both are discarded.
         if report["joules"] is None:
             return {"watts": None, "joules_per_frame": None}
         return {"watts": report["watts"], "joules_per_frame": report["joules_per_frame"]}
 
     def take_idle(self, start: float, end: float, sections: int = 5) -> None:
-        """Take the power between two monotonic times, in which nothing was run, as that at rest.
+        """Set `idle` to the power between two monotonic times, s, in which nothing ran.
 
-        Its interval is that of the median of as many sections.
+        The interval is that of the median over `sections` equal parts of that time.
         """
         length = (end - start) / sections
         windows = [self.window(start + i * length, start + (i + 1) * length, 0)["watts"]
@@ -82,7 +88,7 @@ class Meter:
         self.idle = median_figure(windows, "W")
 
     def close(self) -> None:
-        """End its process."""
+        """End the process of the meter."""
         if self._process:
             self._process.close()
             self._process = None

@@ -1,9 +1,9 @@
-"""A network that nobody has trained here, as a subject: a preset or a function of the user's.
+"""Comparison of a network that has no run: a preset or a function of the user's.
 
     tutelage bench densenet-121 --input 3x224x224
 
-It is quantised after training, calibrated on pictures of --images, else on made-up ones. What it
-takes does not depend on its weights, what it names does.
+It is quantised post-training, calibrated on the pictures of --images or else on made-up ones. Its
+latency and energy do not depend on the weights, its classes do.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tutelage.host.train.students import count_outputs
 
 MADE_UP_IMAGES = 64
 MIDDLE, SCALE = 128.0, 1 / 128
-"""Of pixels, as in training without mean and std of one's own."""
+"""Normalisation of pixels, that of training without [data] mean and std."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class NetworkRequest:
     Attributes
     ----------
     name : preset, "module:function" or "file.py:function"
-    input : "CxHxW"
-    weights : a file of weights, "" for those that the network is made with
-    images : folder of pictures, "" for made-up ones
+    input : shape of its images, "CxHxW"
+    weights : file of weights; "" for the initial weights
+    images : folder of pictures; "" for made-up ones
     """
 
     name: str
@@ -60,7 +60,7 @@ def network_subject(request: NetworkRequest) -> Subject:
     Raises
     ------
     BenchUsageError, NetworkError, CheckpointError, DataError, UnsupportedOp
-        Something that was given cannot be used.
+        The network, its weights or the images cannot be used.
     """
     shape = read_shape(request.input)
     form = _form(shape)
@@ -71,10 +71,11 @@ def network_subject(request: NetworkRequest) -> Subject:
         weight_files.load(network, Path(request.weights).expanduser())
     images = _calibration(request.images, form)
     graph = to_quantised(_student(network, shape, images), _graph_name(request.name))
-    notes = [f"{len(images)} {'pictures' if request.images else 'made-up pictures'} calibrated it"]
+    kind = "pictures" if request.images else "made-up pictures"
+    notes = [f"calibrated with {len(images)} {kind}"]
     if not request.weights:
         notes.insert(0, "its weights are random: times, sizes and energy are those of the trained "
-                     "network, classes and accuracy mean nothing")  # fmt: skip
+                     "network, classes and accuracy are meaningless")  # fmt: skip
     source = PeerSource(network, images)
     return Subject(
         request.name, Path(request.name), form, _labels(request.images, outputs), "", graph,
@@ -83,7 +84,7 @@ def network_subject(request: NetworkRequest) -> Subject:
 
 
 def made_up_images(form: InputForm, count: int = MADE_UP_IMAGES) -> Images:
-    """Return pictures of noise, BGR, without labels."""
+    """Return pictures of random pixels, BGR, without labels."""
     pixels = np.random.default_rng(0).integers(
         0, 256, (count, form.height, form.width, 3), np.uint8
     )
@@ -98,7 +99,7 @@ def _form(shape: tuple[int, int, int]) -> InputForm:
 
 
 def _calibration(folder: str, form: InputForm) -> NDArray[np.float32]:
-    """Normalised pictures (N, C, H, W)."""
+    """Return normalised pictures, float32 (N, C, H, W)."""
     most = most_images((form.channels, form.height, form.width))
     if folder:
         pixels = read_pictures(Path(folder), form, most).numpy()
@@ -124,7 +125,7 @@ def _graph_name(name: str) -> str:
 
 
 def _labels(folder: str, outputs: int) -> tuple[str, ...]:
-    """The folders of classes, where there are as many as outputs, in torchvision's order."""
+    """Return the names of the class folders if there is one for each output, else numbers."""
     names = [path.name for path in class_folders(Path(folder))] if folder else []
     if len(names) == outputs:
         return tuple(names)

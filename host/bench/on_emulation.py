@@ -1,4 +1,4 @@
-"""The emulation of the DPU: the logits that the DPU gives, bit for bit. It is not timed."""
+"""The emulation of the DPU, for reference logits that equal the DPU's bit for bit; not timed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tutelage.host.bench.subject_files import XMODEL_FILE
 
 
 class Emulation(Platform):
-    """`tutelage.dpu.engine.reference` on the .xmodel."""
+    """An engine of `tutelage.dpu.engine.reference` that runs the .xmodel."""
 
     channels_last = True
 
@@ -28,7 +28,7 @@ class Emulation(Platform):
         }  # fmt: skip
 
     def run(self, images: Floats) -> Floats:
-        """The logits (N, classes)."""
+        """See `Platform.run`."""
         return self._model.run(images).reshape(len(images), -1)
 
     def facts(self) -> dict[str, Any]:

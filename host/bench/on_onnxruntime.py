@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, and TensorRT through ONNX Runtime's provider."""
+"""ONNX Runtime on the CPU, and TensorRT by ONNX Runtime's execution provider."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _import() -> Any:
 
 
 class OnnxRuntimeCpu(Platform):
-    """The CPU provider, float32 or int8 (QuantizeLinear and DequantizeLinear)."""
+    """CPU execution provider, float32 or int8 (QuantizeLinear and DequantizeLinear)."""
 
     def __init__(self, precision: str) -> None:
         self._int8 = precision == "int8"
@@ -45,7 +45,7 @@ class OnnxRuntimeCpu(Platform):
         self._facts = {"version": version, "device": "CPU", **file_facts(path)}
 
     def run(self, images: Floats) -> Floats:
-        """The logits (N, classes)."""
+        """See `Platform.run`."""
         return np.asarray(self._session.run(None, {"images": images})[0])
 
     def facts(self) -> dict[str, Any]:
@@ -54,18 +54,18 @@ class OnnxRuntimeCpu(Platform):
 
 
 class TensorRt(OnnxRuntimeCpu):
-    """The TensorRT provider; not tried on hardware.
+    """TensorRT execution provider; not tried on hardware.
 
-    int8 takes the scales in the file (explicit quantisation), no calibration. Source of the
+    int8 uses the scales in the file (explicit quantisation), without calibration. Source of the
     options: ONNX Runtime's documentation of its TensorRT execution provider.
     """
 
     def prepare(self, folder: Path, threads: int) -> None:
-        """Load the student; an engine is built for each batch size at its first run."""
+        """Load the student; the first run of each batch size builds an engine."""
         onnxruntime = _import()
         there = onnxruntime.get_available_providers()
         if "TensorrtExecutionProvider" not in there:
-            raise Absent(f"onnxruntime {onnxruntime.__version__} has no TensorRT here, only "
+            raise Absent(f"onnxruntime {onnxruntime.__version__} has no TensorRT provider, only "
                          f"{', '.join(there)}")  # fmt: skip
         path = model_file(folder, TENSORRT_FILE if self._int8 else FLOAT32_FILE)
         options = onnxruntime.SessionOptions()
@@ -77,8 +77,8 @@ class TensorRt(OnnxRuntimeCpu):
         except Exception as error:  # the library's own errors have no common base
             raise Absent(f"TensorRT cannot load the student: {first_line(error)}") from error
         taken = self._session.get_providers()
-        if taken[0] != "TensorrtExecutionProvider":  # it falls back in silence
-            raise Absent(f"TensorRT cannot be loaded here; ONNX Runtime took {taken[0]} instead")
+        if taken[0] != "TensorrtExecutionProvider":  # it falls back silently
+            raise Absent(f"TensorRT cannot be loaded; ONNX Runtime used {taken[0]} instead")
         version = f"onnxruntime {onnxruntime.__version__}, TensorRT {_tensorrt_version()}"
         self._facts = {"version": version, "device": _gpu_name(), **file_facts(path)}
 
@@ -93,7 +93,7 @@ def _tensorrt_version() -> str:
 
 
 def _gpu_name() -> str:
-    """The GPU with number 0, as NVML names it."""
+    """Return NVML's name of GPU 0."""
     try:
         from importlib import import_module
 
@@ -101,5 +101,5 @@ def _gpu_name() -> str:
         nvml.nvmlInit()
         name = nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(0))
         return name.decode() if isinstance(name, bytes) else str(name)
-    except Exception as error:  # NVML is there for the name only
+    except Exception as error:  # only the name needs NVML
         return f"GPU 0 (NVML: {first_line(error)})"

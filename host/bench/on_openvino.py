@@ -16,8 +16,8 @@ _NNCF_FILE = "nncf.xml"
 
 
 def _import() -> Any:
-    # With this module OpenVINO's import writes into the user's home and sends usage data; without
-    # it OpenVINO takes a stub of its own.
+    # With this module importing OpenVINO writes into the user's home and sends usage data; without
+    # it OpenVINO uses a stub.
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
         import openvino
@@ -27,7 +27,7 @@ def _import() -> Any:
 
 
 class OpenVino(Platform):
-    """One compiled model per batch size: with fixed shapes OpenVINO is at its best."""
+    """OpenVINO with one compiled model per batch size, since it is fastest with fixed shapes."""
 
     def __init__(self, precision: str) -> None:
         self._precision = precision
@@ -54,7 +54,7 @@ class OpenVino(Platform):
             model = self._model()
             model.reshape([batch, *(d.get_length() for d in model.inputs[0].partial_shape[1:])])
             config = {
-                # Without this, processors with bfloat16 compute "float32" in it.
+                # Without this, processors with bfloat16 compute float32 models in bfloat16.
                 "INFERENCE_PRECISION_HINT": "f32",
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": self._threads,
@@ -65,11 +65,11 @@ class OpenVino(Platform):
         return self._requests[batch]
 
     def _model(self) -> Any:
-        """The model, its batch size open."""
+        """Read the model, its batch size still free."""
         return self._core.read_model(str(self._path))
 
     def run(self, images: Floats) -> Floats:
-        """The logits (N, classes)."""
+        """See `Platform.run`."""
         request = self._request(len(images))
         request.infer([images])
         return np.array(request.output_tensors[0].data)
@@ -80,16 +80,16 @@ class OpenVino(Platform):
 
 
 class OpenVinoNncf(OpenVino):
-    """The float network, quantised by NNCF after training: a peer of our own quantiser."""
+    """The float network, quantised post-training by NNCF, to compare the quantisers."""
 
     def prepare(self, folder: Path, threads: int) -> None:
-        """Quantise the network; a few images a second for a large one."""
+        """Quantise the network; calibration processes a few images a second for a large one."""
         openvino = _import()
         if not nncf_peer.version():
             raise Absent("NNCF is not installed: pip install nncf")
         model = openvino.Core().read_model(str(model_file(folder, NETWORK_FILE)))
         images = np.load(folder / CALIBRATION_FILE, allow_pickle=False)
-        # NNCF runs one image after the other, for which the batch must be one.
+        # NNCF calibrates with one image at a time.
         model.reshape([1, *images.shape[1:]])
         quantised = nncf_peer.quantise(model, images)
         openvino.save_model(quantised, folder / _NNCF_FILE, compress_to_fp16=False)

@@ -1,4 +1,4 @@
-"""PyTorch, eager and compiled, on the CPU and on CUDA, from the student's float32 ONNX file."""
+"""PyTorch, eager and compiled, on the CPU and on CUDA, with the student's float32 ONNX file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tutelage.host.bench.subject_files import FLOAT32_FILE
 
 
 class TorchCpu(Platform):
-    """On the CPU, channels last."""
+    """PyTorch on the CPU, channels last."""
 
     channels_last = True
     device_name = "cpu"
@@ -25,7 +25,7 @@ class TorchCpu(Platform):
         self._facts: dict[str, Any] = {}
 
     def prepare(self, folder: Path, threads: int) -> None:
-        """Load the student; compiled, it is built for each batch size at its first run."""
+        """Load the student; in compiled mode the first run of each batch size compiles it."""
         if find_spec("torch") is None:
             raise Absent("PyTorch is not installed")
         import torch
@@ -46,7 +46,7 @@ class TorchCpu(Platform):
         self._facts = {"version": self._version(), "device": self._device(), **file_facts(path)}
 
     def _check(self) -> None:
-        """Raise Absent where the device is missing."""
+        """Raise Absent if the device is missing."""
 
     def _version(self) -> str:
         return f"torch {self._torch.__version__}"
@@ -67,10 +67,10 @@ class TorchCpu(Platform):
 
 
 class TorchCuda(TorchCpu):
-    """On the first CUDA device; not tried on hardware.
+    """PyTorch on the first CUDA device; not tried on hardware.
 
-    `device_seconds` is the network's time between two events of the device's own clock, without the
-    copies to and fro; these count in the whole frame. Convolutions keep PyTorch's default, TF32.
+    `device_seconds` is the network's time between two CUDA events, without the copies between host
+    and device, which are part of the whole frame. Convolutions keep PyTorch's default, TF32.
     """
 
     device_name = "cuda"
@@ -79,8 +79,8 @@ class TorchCuda(TorchCpu):
         torch = self._torch
         if not torch.cuda.is_available():
             built = torch.version.cuda
-            why = "it sees no device" if built else "it is built without CUDA"
-            raise Absent(f"torch {torch.__version__} has no CUDA here: {why}")
+            why = "it finds no device" if built else "it is built without CUDA"
+            raise Absent(f"torch {torch.__version__} cannot use CUDA: {why}")
         torch.backends.cudnn.benchmark = True
         self._begin = torch.cuda.Event(enable_timing=True)
         self._end = torch.cuda.Event(enable_timing=True)
@@ -101,12 +101,12 @@ class TorchCuda(TorchCpu):
             self._end.record()
             logits = y.cpu().numpy()
         self._end.synchronize()
-        self.device_seconds = self._begin.elapsed_time(self._end) / 1e3  # it tells ms
+        self.device_seconds = self._begin.elapsed_time(self._end) / 1e3  # from ms
         return np.asarray(logits)
 
 
 def _find_compiler(device: str) -> None:
-    """What torch.compile needs besides PyTorch: a C++ compiler on the CPU, Triton on CUDA.
+    """Check for what torch.compile needs: a C++ compiler on the CPU, Triton on CUDA.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def _find_compiler(device: str) -> None:
     """
     if device == "cuda":
         if find_spec("triton") is None:
-            raise Absent("torch.compile needs Triton on CUDA, which is not installed")
+            raise Absent("torch.compile needs Triton on CUDA, and it is not installed")
         return
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
@@ -125,4 +125,4 @@ def _find_compiler(device: str) -> None:
     except (InvalidCxxCompiler, OSError) as error:
         raise Absent(f"torch.compile finds no C++ compiler: {first_line(error)}") from error
     if shutil.which(compiler) is None:
-        raise Absent(f"torch.compile needs a C++ compiler; {compiler} is not there")
+        raise Absent(f"torch.compile needs a C++ compiler, and {compiler} is not installed")

@@ -1,7 +1,7 @@
-"""What a peer's quantiser starts from: the float network, and the images that calibrate.
+"""Files for another quantiser to start from: the float network and the calibration images.
 
-network.onnx      the float network before our quantiser, or what is nearest to it
-calibration.npy   normalised images (N, C, H, W), those that our student was calibrated with
+network.onnx      the float network before quantisation, or the closest that is available
+calibration.npy   normalised images (N, C, H, W), those that the student was calibrated with
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from tutelage.host.bench.subject_files import CALIBRATION_FILE, NETWORK_FILE
 from tutelage.host.export.onnx_qdq import INPUT, OPSET, OUTPUT
 
 MOST_CALIBRATION_IMAGES = 300
-"""NNCF's own default; it takes one image after the other."""
+"""Most calibration images, NNCF's default; it processes one at a time."""
 
 MOST_BYTES = 256 << 20
-"""Of calibration images: 300 of 224x224 pixels are 181 MB."""
+"""Most bytes of calibration images: 300 of 224x224 pixels are 181 MB."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class PeerSource:
 
     Attributes
     ----------
-    network : in float, or the bytes of an ONNX file of it
+    network : float network, or the bytes of its ONNX file
     images : normalised, float32 (N, C, H, W)
-    notes : what the reader should know of either
+    notes : remarks about either for the reader
     """
 
     network: nn.Module | bytes
@@ -43,7 +43,7 @@ class PeerSource:
     notes: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
-        """Write both files."""
+        """Write network.onnx and calibration.npy."""
         images = np.ascontiguousarray(self.images[: most_images(self.images.shape[1:])], np.float32)
         if isinstance(self.network, bytes):
             (folder / NETWORK_FILE).write_bytes(self.network)
@@ -53,7 +53,7 @@ class PeerSource:
 
 
 def most_images(shape: tuple[int, ...]) -> int:
-    """Return how many images of a shape (C, H, W) calibrate at most."""
+    """Return the largest number of calibration images of a shape (C, H, W)."""
     return max(1, min(MOST_CALIBRATION_IMAGES, MOST_BYTES // (4 * int(np.prod(shape)))))
 
 
@@ -62,11 +62,11 @@ def write_float_onnx(network: nn.Module, images: NDArray[np.float32], path: Path
 
     Parameters
     ----------
-    images : by which it is traced, (N, C, H, W)
+    images : example to trace the network with, (N, C, H, W)
     """
     axes = {name: {0: "N"} for name in (INPUT, OUTPUT)}
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter that needs no further package is an old one
+        warnings.simplefilter("ignore")  # only the deprecated exporter needs no further package
         torch.onnx.export(
             network.eval(), (torch.from_numpy(images),), str(path), dynamo=False,
             opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], dynamic_axes=axes,
@@ -74,14 +74,14 @@ def write_float_onnx(network: nn.Module, images: NDArray[np.float32], path: Path
 
 
 def write_peer(folder: Path, make: Callable[[], PeerSource] | None, path: Path) -> list[str]:
-    """Write what a peer starts from, or why that cannot be had; returns the notes.
+    """Write the files of a `PeerSource`, or the reason why they cannot be made; return its notes.
 
     Parameters
     ----------
-    make : opens the network and the images, None where there is no way to either
+    make : returns the source; None if there is no float network
     path : of the subject, for the message
     """
-    reason = f"{path} has no float network to start from"
+    reason = f"{path} has no float network"
     if make is not None:
         try:
             source = make()

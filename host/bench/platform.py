@@ -1,7 +1,7 @@
-"""What a platform is, and which there are.
+"""Interface of a platform, and the list of platforms.
 
 Each runs in a process of its own (host/bench/worker.py), so that threads, memory and settings of
-one framework do not meet another's. A platform that is not there says why by `Absent`.
+one framework do not affect another. A platform that is not available raises `Absent` with a reason.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ Floats = NDArray[np.float32]
 
 
 class Absent(Exception):
-    """A platform that cannot be measured here; the text is one line that says why."""
+    """The platform cannot be measured on this machine; the text is the reason in one line."""
 
 
 class Platform(ABC):
-    """Runs the student.
+    """Framework and device that run the student.
 
     Attributes
     ----------
-    channels_last : `run` takes (N, H, W, C), else (N, C, H, W)
-    device_seconds : what the device itself says of the last run, s; None where it has no clock of
-        its own, and the time of `run` counts
+    channels_last : whether `run` takes (N, H, W, C), else (N, C, H, W)
+    device_seconds : time of the last run by the device's clock, s; None without such a clock, in
+        which case the duration of `run` is used
     """
 
     channels_last = False
@@ -41,32 +41,32 @@ class Platform(ABC):
 
     @abstractmethod
     def prepare(self, folder: Path, threads: int) -> None:
-        """Load the student from `folder` (host/bench/subject.py tells its files).
+        """Load the student from `folder` (host/bench/subject_files.py lists its files).
 
         Raises
         ------
         Absent
-            The framework, the device or the file is not there.
+            The framework, the device or the file is missing.
         """
 
     @abstractmethod
     def run(self, images: Floats) -> Floats:
-        """The logits (N, classes) of normalised images, when they lie in the CPU's memory."""
+        """Return the logits (N, classes) of normalised images, once they are in host memory."""
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """version of the framework, device, model_file and model_bytes that were loaded."""
+        """Return version of the framework, device, model_file and model_bytes, by these names."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A platform that can be asked for.
+    """Entry of the list of platforms.
 
     Attributes
     ----------
     title : for the reader
     family : CPU, GPU or EMULATION
-    place : module and class, with its argument
+    place : module, class, and the argument of the class
     """
 
     title: str
@@ -75,11 +75,11 @@ class Entry:
 
     @property
     def compiles(self) -> bool:
-        """Whether it compiles the network anew for each batch size, which takes long."""
+        """Whether it compiles the network for each batch size, which takes long."""
         return self.place[2] == "compiled"
 
     def make(self) -> Platform:
-        """The platform, nothing loaded yet."""
+        """Return the platform, without loading anything."""
         module, name, argument = self.place
         platform: Platform = getattr(import_module(f"tutelage.host.bench.{module}"), name)(argument)
         return platform
@@ -110,45 +110,46 @@ CATALOGUE = {
     ),
     "tensorrt-int8": Entry("TensorRT, int8", GPU, ("on_onnxruntime", "TensorRt", "int8")),
 }  # fmt: skip
-"""What is measured by default, in this order."""
+"""Platforms by name; all are measured by default, in this order."""
 
 PEERS = frozenset({"openvino-nncf"})
-"""Those that another quantiser makes of the float network."""
+"""Platforms that quantise the float network by another quantiser."""
 
 REFERENCE = Entry("the quantised student", EMULATION, ("on_emulation", "Emulation", "fast"))
-"""Gives the logits that the DPU gives; it is not timed."""
+"""Computes the same logits as the DPU; not timed."""
 REFERENCE_NAME = "emulation"
 
 
 def entry(name: str) -> Entry:
-    """The platform of that name, the reference too."""
+    """Return the entry of a name, which may be that of the reference."""
     return REFERENCE if name == REFERENCE_NAME else CATALOGUE[name]
 
 
 def model_file(folder: Path, name: str) -> Path:
-    """A file of the student, in the form that the platform takes.
+    """Return the path of a file of the student.
 
     Raises
     ------
     Absent
-        It could not be made; a text file beside it tells why.
+        The file could not be made, for the reason in NAME.absent.
     """
     path = folder / name
     if path.exists():
         return path
     reason = path.with_name(f"{name}.absent")
-    raise Absent(reason.read_text(encoding="utf-8") if reason.exists() else f"{name} is not there")
+    raise Absent(reason.read_text(encoding="utf-8") if reason.exists() else f"{name} is missing")
 
 
 def int8_file(folder: Path) -> Path:
-    """The int8 file for this processor: with int8 weights where their sums do not saturate.
+    """Return the int8 file for this processor.
 
-    For those ONNX Runtime and OpenVINO have their fastest kernels; see host/export/onnx_qdq.py.
+    It has int8 weights if the processor's sums of their products do not saturate, since ONNX
+    Runtime and OpenVINO have their fastest kernels for these; see host/export/onnx_qdq.py.
     """
     fast = folder / INT8_WEIGHTS_FILE
     return fast if has_vnni() and fast.exists() else model_file(folder, INT8_FILE)
 
 
 def file_facts(path: Path) -> dict[str, Any]:
-    """model_file and model_bytes."""
+    """Return model_file and model_bytes for `Platform.facts`."""
     return {"model_file": path.name, "model_bytes": path.stat().st_size}

@@ -1,4 +1,4 @@
-"""A child process that answers JSON lines: platforms, and the power meter."""
+"""Child process that answers requests in JSON lines, for platforms and the power meter."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from tutelage.core.errors import FAILED, TutelageError
 from tutelage.core.locations import IMPORT_PATH
 
 _CHUNK_BYTES = 1 << 16
-_END_SECONDS = 5.0  # for a process to end by itself
+_END_SECONDS = 5.0  # to wait for a process that has closed its output
 
 
 class ProcessError(TutelageError):
-    """The process died, did not answer in time, or could not do what it was asked."""
+    """The process died, did not answer in time, or answered with an error."""
 
     status = FAILED
 
 
 class JsonProcess:
-    """Runs `python -m ...` in a session of its own, so that Ctrl-C does not reach it.
+    """A process `python -m ...` in a session of its own, so that Ctrl-C does not reach it.
 
     Parameters
     ----------
-    arguments : behind "python -m"
-    log : takes what it writes to standard error
-    environment : added to this process's
+    arguments : after "python -m"
+    log : file for its standard error
+    environment : variables to add to those of this process
     """
 
     def __init__(
@@ -53,16 +53,20 @@ class JsonProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Process id."""
         return self._process.pid
 
     def ask(self, request: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-        """Its answer, within `timeout` seconds.
+        """Send a request and return the answer.
+
+        Parameters
+        ----------
+        timeout : s
 
         Raises
         ------
         ProcessError
-            There is none, or it is an error. The text is one line.
+            There is no answer in time, or it is an error. The text is one line.
         """
         assert self._process.stdin is not None
         try:
@@ -73,7 +77,7 @@ class JsonProcess:
         return self.read(timeout)
 
     def read(self, timeout: float) -> dict[str, Any]:
-        """The next line; see `ask`."""
+        """Return the next line of the process, see `ask`."""
         end = time.monotonic() + timeout
         assert self._process.stdout is not None
         number = self._process.stdout.fileno()
@@ -93,7 +97,7 @@ class JsonProcess:
         return answer
 
     def _death(self) -> str:
-        """How it ended, with its last words."""
+        """Return how the process ended, with the last line of its log."""
         try:
             status = self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
@@ -107,11 +111,11 @@ class JsonProcess:
         return f"{how}: {words[:200]}" if words else how
 
     def close(self) -> None:
-        """End it, with whatever it has started."""
+        """Kill the process and its children."""
         assert self._process.stdin is not None and self._process.stdout is not None
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._process.stdout.close()
-        with suppress(OSError):  # what was not sent goes nowhere
+        with suppress(OSError):  # a request that was not sent yet cannot be flushed
             self._process.stdin.close()

@@ -1,8 +1,9 @@
-"""What is compared: a student in the forms that platforms take, and the images.
+"""The student to compare, in the file formats of the platforms, and the images.
 
-MODEL is a quantised run of `tutelage train`, or a model directory of `tutelage export`
-or `compile`. All forms come from the one quantised graph, so they have the same layers and the same
-rounded parameters. A model directory without quantised.xmodel has only what lies there.
+MODEL is a quantised run of `tutelage train`, or a model directory of `tutelage export` or
+`compile`. All formats are made from the same quantised graph, so that they have the same layers and
+the same rounded parameters. For a model directory without quantised.xmodel only the formats in it
+are available.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from tutelage.host.train.data import DataError, DataSet
 from tutelage.host.train.data.image_io import read_bgr
 
 OWN_DATA = "dataset"
-"""`--images` of a run: the test set that it was trained for."""
+"""Value of `--images` for the test set of a run."""
 
 
 _FORMS = {
@@ -60,27 +61,27 @@ _FORMS = {
 
 
 class BenchUsageError(TutelageError):
-    """The model, the images or an option cannot be used; one line."""
+    """The model, the images or an option cannot be used; the text is one line."""
 
 
 @dataclass
 class Subject:
-    """A student that can be compared.
+    """A student to compare.
 
     Attributes
     ----------
     name, path : for the reader
     form : how an image becomes its input
     labels : class names
-    checkpoint : SHA-256 of the student's checkpoint, "" where it is not known
-    graph : quantised, None where there is no such file
-    compiled : graph for the DPU, the emulation's or a board's; None where there is none
-    int8 : bytes of an ONNX file, where there is no quantised graph to make it from
-    data : the test set that it was trained for, None of a model directory
-    notes : what the reader should know
-    peer : opens the float network and the images that calibrated it; None where only the student
-        is at hand
-    made_up : its weights are, so that classes mean nothing
+    checkpoint : SHA-256 of the student's checkpoint; "" if unknown
+    graph : quantised graph; None without such a file
+    compiled : graph compiled for the emulation or a board; None without one
+    int8 : bytes of an ONNX file, for a model directory that has one
+    data : test set of a run; None for a model directory
+    notes : remarks for the reader
+    peer : returns the float network and the images that calibrated the student; None if only the
+        student is available
+    made_up : whether its weights are random, so that classes are meaningless
     """
 
     name: str
@@ -97,15 +98,15 @@ class Subject:
     made_up: bool = False
 
     def write(self, folder: Path, images: Images, peers: bool = False) -> list[str]:
-        """Write what the platforms' processes read (host/bench/subject_files.py).
+        """Write the files that the platforms' processes read (host/bench/subject_files.py).
 
         Parameters
         ----------
-        peers : also what another quantiser starts from
+        peers : also write those that another quantiser starts from
 
         Returns
         -------
-        what the reader should know of that
+        remarks about these for the reader
         """
         write_form(folder, self.form)
         write_images(folder, images)
@@ -120,15 +121,15 @@ class Subject:
         return write_peer(folder, make, self.path)
 
     def _own_peer(self, images: Images) -> PeerSource:
-        """The student's own float form and the compared images, where there is nothing better."""
+        """Return the student's float32 form and the compared images, for want of better ones."""
         assert self.graph is not None
         chosen = _chosen(
             len(images.pixels), most_images((self.form.channels, self.form.height, self.form.width))
         )
         inputs = FloatPreprocessor(self.form, False)([images.pixels[i] for i in chosen])
         return PeerSource(to_onnx(self.graph, FLOAT32), inputs, (
-            "its float network is the student's float32 form, whose parameters are rounded "
-            "already, and the compared images calibrate it: no others are at hand",
+            "starts from the student's float32 form, whose parameters are rounded already, and is "
+            "calibrated with the compared images: no others are available",
         ))  # fmt: skip
 
     def _write_onnx(self, path: Path, form: str) -> None:
@@ -142,12 +143,12 @@ class Subject:
 
 
 def load_subject(model: Path) -> Subject:
-    """The student that `model` means.
+    """Load the student of a run or a model directory.
 
     Raises
     ------
     BenchUsageError, CheckpointError, ConfigError, DataError, DpuError, NotDeployable
-        It is none, or cannot be used.
+        `model` is neither, or cannot be used.
     """
     if not model.exists():
         raise BenchUsageError(f"{model}: no such file or directory")
@@ -158,7 +159,7 @@ def load_subject(model: Path) -> Subject:
                               f"directory with {DESCRIPTION}")  # fmt: skip
     if model.is_dir() or model.suffix == ".safetensors":
         return _from_run(model)
-    raise BenchUsageError(f"{model}: give its directory, which has {DESCRIPTION} beside it")
+    raise BenchUsageError(f"{model}: give the model's directory, which has {DESCRIPTION}")
 
 
 def _from_run(source: Path) -> Subject:
@@ -174,28 +175,28 @@ def _from_run(source: Path) -> Subject:
     try:
         graph = to_quantised(student, config.student.network.rpartition(":")[2].replace("-", "_"))
     except NotDeployable as error:
-        raise BenchUsageError(f"{path}: {error}; or compare what `tutelage export --clip` "
-                              "writes") from error  # fmt: skip
+        raise BenchUsageError(f"{path}: {error}; or compare a model directory of `tutelage export "
+                              "--clip`") from error  # fmt: skip
     name = f"{config.student.network} {config.method}"
     return Subject(name, source, test.form, test.classes, sha256_of(path), graph,
                    compiled(graph), None, test, peer=partial(_peer_of_run, config))  # fmt: skip
 
 
 def _peer_of_run(config: Config) -> PeerSource:
-    """The float network that a run started from, and the images that calibrated its student."""
+    """Return the float network that a run started from and its student's calibration images."""
     from tutelage.host.train.data.reading import readable_inputs
     from tutelage.host.train.run_data import load_split
     from tutelage.host.train.students import trained_network
 
     if not config.student.weights:
-        raise BenchUsageError("the run names no weights of a float network that it started from")
+        raise BenchUsageError("the run's configuration has no weights of a float network")
     train = load_split(config, "train").take(config.data.limit)
     network = trained_network(config.student, train)
     most = min(most_images(train.shape), config.quantisation.calibration_images)
     images = readable_inputs(train.take(most)).numpy()
-    notes = [f"calibrated with {len(images)} images of those that calibrated the student"]
+    notes = [f"calibrated with {len(images)} of the student's calibration images"]
     if config.method != "ptq":
-        notes.append(f"the student was trained further by {config.method}, this network was not")
+        notes.append(f"the student was then trained by {config.method}, this network was not")
     return PeerSource(network, images, tuple(notes))
 
 
@@ -220,16 +221,16 @@ def _from_model_directory(folder: Path) -> Subject:
 
 
 def _clip_note(graph: Graph | None) -> list[str]:
-    """Layers that `export --clip` adds are there for the DPU, and other platforms would not need
-    them."""
+    """Return a note if the model has layers of `export --clip`, which only the DPU needs."""
     names = [op.get_name() for op in graph.get_ops()] if graph else []
     if not any(re.search(r"[/_]clip[123]\b", name) for name in names):
         return []
     return ["the model has layers that clip activations below 8 bits for the DPU (export --clip): "
-            "every platform computes them, which slows the others down"]  # fmt: skip
+            "every platform computes them, which slows down the others"]  # fmt: skip
 
 
 def compiled(graph: Graph) -> Graph:
+    """Return a quantised graph, compiled for the emulation; raise BenchUsageError if that fails."""
     try:
         return compile_graph(graph)
     except DpuError as error:
@@ -240,34 +241,34 @@ def compiled(graph: Graph) -> Graph:
 
 
 def load_images(subject: Subject, where: str, limit: int) -> Images:
-    """The images that every platform classifies.
+    """Load the images that every platform classifies.
 
     Parameters
     ----------
-    where : a directory with images, those in sub-directories named like a class labelled (the
-        outermost counts);
-        OWN_DATA; "" for the test set of a run, `images/` of a model directory
-    limit : take no more than so many, spread over all; 0 takes all
+    where : directory of images, which have the label of the outermost sub-directory that is named
+        like a class; OWN_DATA for the test set of a run; "" for the test set of a run or `images/`
+        of a model directory
+    limit : most images to load, evenly spaced over all; 0 for all
 
     Raises
     ------
     BenchUsageError
-        There are none.
+        There are no images.
     """
     if where in ("", OWN_DATA) and subject.data is not None:
         return _of_data_set(subject.data, limit)
     if where == OWN_DATA:
-        raise BenchUsageError(f"{subject.path}: a model directory knows no data set; give a "
-                              "directory with --images")  # fmt: skip
+        raise BenchUsageError(f"{subject.path}: a model directory has no data set: give a "
+                              "directory of images by --images")  # fmt: skip
     folder = Path(where) if where else subject.path / "images"
     if not folder.is_dir():
-        hint = "" if where else "; give a directory with --images"
+        hint = "" if where else ": give a directory of images by --images"
         raise BenchUsageError(f"{folder}: no such directory{hint}")
     return _of_folder(folder, subject, limit)
 
 
 def _chosen(count: int, limit: int) -> list[int]:
-    """So many numbers of range(count), evenly spread, so that sorted classes are all met."""
+    """Return up to `limit` numbers of range(count), evenly spaced, so that all classes occur."""
     wanted = min(count, limit) if limit else count
     return [i * count // wanted for i in range(wanted)]
 
@@ -275,7 +276,7 @@ def _chosen(count: int, limit: int) -> list[int]:
 def _of_data_set(data: DataSet, limit: int) -> Images:
     chosen = _chosen(len(data), limit)
     pixels = data.pixels(chosen).permute(0, 2, 3, 1).numpy()
-    # As OpenCV and the application have images: BGR, grey ones with three equal channels.
+    # The layout of OpenCV and the application: BGR, grey images with three equal channels.
     bgr = np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels[..., ::-1]
     bgr = np.ascontiguousarray(bgr)
     return Images(
@@ -284,7 +285,7 @@ def _of_data_set(data: DataSet, limit: int) -> Images:
 
 
 def _of_folder(folder: Path, subject: Subject, limit: int) -> Images:
-    """The images below a folder; what was skipped or is broken goes into the subject's notes."""
+    """Load the images below a folder; note skipped and broken files in the subject's notes."""
     try:
         found = find_images(folder)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The comparison as files: bench.json has everything, bench.csv a line per row, bench.md tables."""
+"""Files of a comparison: bench.json has everything, bench.csv a line per row, bench.md tables."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LATENCIES = ("latency_ms", "network_latency_ms")
 
 
 def write(folder: Path, results: BenchResults) -> str:
-    """Write the three files; returns the text of bench.md."""
+    """Write the three files to a directory; return the text of bench.md."""
     folder.mkdir(parents=True, exist_ok=True)
     text = markdown(results)
     for name, content in (
@@ -46,7 +46,7 @@ def write(folder: Path, results: BenchResults) -> str:
 
 
 def comma_separated(results: BenchResults) -> str:
-    """Return a line per row, empty where nothing was measured; texts by `core.text.csv_text`."""
+    """Return bench.csv: a line per row, with empty cells for figures that were not measured."""
     rows = [_flat(row) for row in results.rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -67,11 +67,11 @@ def _flat(row: BenchRow) -> dict[str, Any]:
     return flat | {"concerns": "; ".join(row.concerns)}
 
 
-# -- Markdown, which reads well in a terminal too ----------------------------------------------
+# -- Markdown, also shown in the terminal ------------------------------------------------------
 
 
 def markdown(results: BenchResults) -> str:
-    """Return the tables."""
+    """Return bench.md: tables, notes and the provenance of each row."""
     rows = [row for row in results.rows if row.state != ABSENT]
     parts = [
         _head(results),
@@ -134,16 +134,17 @@ def _ranged(figure: Figure) -> str:
 
 
 _HOW = """\
-p50, p90 and p99 are latencies of SingleStream (batch 1); fps are Offline's, with the batch size
-that was best in a trial. Both count from an image in memory through preprocessing and network to
-the class; beside them stands the network alone. Each is the median of the repetitions.
-Same class: the same as the quantised student in the DPU's own arithmetic. Its int8 forms differ
-from it by halves alone, which ONNX rounds to even and the DPU up."""
+p50, p90 and p99 are latencies of SingleStream (batch 1); fps is the speed of Offline, with the
+batch size that was fastest in a trial. Both include preprocessing, network and top-1 of an image in
+memory; the columns "network" are for the network alone. Each figure is the median of the
+repetitions.
+Same class: the share of images with the same class as the quantised student in the DPU's
+arithmetic. The int8 forms differ from it only in rounding halves: ONNX to even, the DPU up."""
 
 
 _PREDICTED = """\
-A predicted row is one computed number, without percentiles: in brackets is the range by the errors
-of the networks that were left out of the fit, which is not a confidence interval."""
+A predicted row has computed figures, without percentiles: in brackets is the range by the errors of
+the networks that were left out of the fit, which is not a confidence interval."""
 
 
 def _reading(results: BenchResults) -> Iterator[str]:
@@ -166,7 +167,7 @@ def _reading(results: BenchResults) -> Iterator[str]:
 
 
 def _watts(rows: Sequence[BenchRow]) -> Iterator[str]:
-    """Yield where watts come from, or why there are none, with the rows that it is true of."""
+    """Yield the sources of watts, or reasons why there are none, with the rows they apply to."""
     ids: dict[str, list[str]] = {}
     for row in rows:
         if row.watts.value is None:
@@ -202,17 +203,17 @@ def _thesis(thesis: ThesisTable) -> Iterator[str]:
     yield from markdown_table(_THESIS_COLUMNS, rows)
     yield ""
     stages = sorted({one.stages for one in comparisons})
-    yield ("Latency: the platform's p50 of SingleStream by the DPU's. fps/W: the DPU's frames per "
-           f"second and watt by the platform's, Offline. Lower power: the platform's watts by the "
-           f"DPU's. The first two of: {'; '.join(stages)}. bench.json "
-           "names the rows and figures of each cell.")  # fmt: skip
+    yield ("Latency: the platform's p50 of SingleStream divided by the DPU's. fps/W: the DPU's "
+           "frames per second and watt in Offline divided by the platform's. Lower power: the "
+           f"platform's watts divided by the DPU's. The first two include: {'; '.join(stages)}. "
+           "bench.json has the rows and figures of each cell.")  # fmt: skip
     yield f"Reported: {reference.text} ({reference.source})."
     for number, text in enumerate(missing, start=1):
         yield f"- [{number}] missing: {markdown_text(text)}"
 
 
 def _gain(gain: Gain, missing: dict[str, int]) -> tuple[str, str]:
-    """Return the ratio, and the two values that it comes from, the DPU's last."""
+    """Return the ratio, and the two values that it is made of, the DPU's last."""
     if gain.missing:
         needed = gain.needs_watts.value
         text = "" if needed is None else f"holds from {digits(needed, 3)} W"

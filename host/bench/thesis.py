@@ -1,11 +1,11 @@
-"""The thesis's table: what the DPU gains over each platform in latency, efficiency and power.
+"""Gains of the DPU over each platform in latency, efficiency and power, beside those of a thesis.
 
     speed-up            = latency of the platform / latency of the DPU   (p50 of SingleStream)
     efficiency gain     = (fps / W of the DPU) / (fps / W of the platform)   (Offline)
     lower power         = W of the platform / W of the DPU   (Offline)
 
-Every cell names its two inputs, or says what is missing. Like is compared with like: a measured DPU
-by the whole frame, a predicted one by the network alone.
+Every cell has its two inputs, or a reason why it is missing. A measured DPU is compared by the
+whole frame, a predicted one by the network alone.
 """
 
 from __future__ import annotations
@@ -39,31 +39,31 @@ REFERENCE = ReportedGains(
     source="a thesis of 2022 on QKD of DenseNet with Vitis AI; its platforms, models and "
     "conditions are not these",
 )
-"""What the work that this one builds on reports. Source: ../shared/facts/zcu104.md, qkd.md."""
+"""Gains that the work this project builds on reports. Source: ../shared/facts/zcu104.md, qkd.md."""
 
 NO_DPU = "no DPU was measured: give a run of tutelage measure with --dpu"
 
 
 def thesis_table(rows: Sequence[BenchRow]) -> ThesisTable:
-    """Return the whole table of a comparison's rows."""
+    """Return the table of gains for the rows of a comparison."""
     return ThesisTable(REFERENCE, missing(rows), compare(rows))
 
 
 def compare(rows: Sequence[BenchRow]) -> list[DpuComparison]:
-    """Return every DPU's row beside every platform's; the emulation is not a DPU."""
+    """Return comparisons of every DPU with every platform, without the emulation."""
     dpus = [row for row in rows if row.family == DPU]
     platforms = [row for row in rows if row.family in (CPU, GPU)]
     return [_comparison(dpu, other) for dpu in dpus for other in platforms]
 
 
 def missing(rows: Sequence[BenchRow]) -> list[str]:
-    """Return what is missing, one line each: a measured DPU, a GPU, watts."""
+    """Return a line for each that is missing: a measured DPU, a GPU, watts."""
     found = []
     if not any(row.family == DPU and row.kind == MEASURED for row in rows):
         found.append(NO_DPU)
     gpus = [row for row in rows if row.family == GPU]
     if not any(row.latency_ms.p50.value for row in gpus):
-        reason = gpus[0].reason if gpus else "none was asked for"
+        reason = gpus[0].reason if gpus else "none was requested"
         found.append(f"no GPU was measured: {reason}")
     here = [row for row in rows if row.family in (CPU, GPU)]
     if not any(row.watts.value and row.power_source != GIVEN for row in here):

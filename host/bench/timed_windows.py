@@ -1,8 +1,8 @@
-"""The measured windows: SingleStream and Offline, in one platform's process.
+"""Measured windows, SingleStream and Offline, in the process of a platform.
 
-The names are MLPerf Inference's (Reddi et al. 2020); its other rules are not followed. What is
-timed is the way from an image in memory (uint8, BGR) through preprocessing and network to the class
-with the highest logit; within it the network alone.
+The names are MLPerf Inference's (Reddi et al. 2020); its other rules are not followed. The timed
+work is preprocessing, network and top-1 of an image in memory (uint8, BGR), and within it the
+network alone.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from tutelage.host.bench.float_preprocessor import FloatPreprocessor
 from tutelage.host.bench.platform import Floats, Platform
 from tutelage.host.bench.subject_files import Image
 
-psutil: Any = import_module("psutil")  # it comes without types
+psutil: Any = import_module("psutil")  # has no type hints
 
 LOGITS_BATCH = 32
 
 Seconds = tuple[float, float]
-"""Of the whole frame and of the network alone."""
+"""Times of the whole frame and of the network alone, s."""
 
 
 class TimedWindows:
-    """Runs a platform on the images, again and again in their order.
+    """Timed runs of a platform on the images, repeated in their order.
 
     Parameters
     ----------
-    platform : prepared
-    preprocess : for it
-    pixels : the images
+    platform : a prepared platform
+    preprocess : its preprocessing
+    pixels : the images, uint8 (H, W, 3), BGR
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class TimedWindows:
         self._next = 0
 
     def logits(self) -> Floats:
-        """The logits of every image, once; the last batch is filled up with the first images."""
+        """Return the logits of every image, (N, classes); the first ones fill up the last batch."""
         count, parts = len(self._pixels), []
         for start in range(0, count, LOGITS_BATCH):
             batch = [self._pixels[i % count] for i in range(start, start + LOGITS_BATCH)]
@@ -54,7 +54,12 @@ class TimedWindows:
         return np.concatenate(parts)[:count]
 
     def single_stream(self, seconds: float) -> dict[str, Any]:
-        """One image after the other: percentiles of latency, ms."""
+        """Run one image at a time; return percentiles of latency, ms.
+
+        Parameters
+        ----------
+        seconds : length of the window
+        """
         whole: list[float] = []
         network: list[float] = []
         with _watched() as window:
@@ -67,7 +72,13 @@ class TimedWindows:
                 "network_latency_ms": _percentiles(network)}  # fmt: skip
 
     def offline(self, seconds: float, batch: int) -> dict[str, Any]:
-        """Batches one after the other: frames per second, of the whole way and the network's."""
+        """Run one batch at a time; return frames per second, of whole frames and of the network.
+
+        Parameters
+        ----------
+        seconds : length of the window
+        batch : number of images of a batch
+        """
         frames, alone = 0, 0.0
         with _watched() as window:
             start = time.monotonic()
@@ -100,9 +111,10 @@ def _percentiles(seconds: Sequence[float]) -> dict[str, float | None]:
 
 @contextmanager
 def _watched() -> Iterator[dict[str, float]]:
-    """When the window was (monotonic, s), and how many cores others had meanwhile, and the host.
+    """Record start and end of a window (monotonic, s), and the cores that others used meanwhile.
 
-    Python's collector would stop frames at random: it waits until the window is over.
+    Python's garbage collector, which would interrupt frames at random, is off until the window
+    ends.
     """
     window: dict[str, float] = {}
     gc.collect()
@@ -123,5 +135,5 @@ def _watched() -> Iterator[dict[str, float]]:
 
 
 def _busy(times: Any) -> float:
-    """Seconds of all cores in which some process ran, interrupts included."""
+    """Return the time in which the cores were busy, interrupts included, s summed over cores."""
     return float(times.user + times.nice + times.system + times.irq + times.softirq)

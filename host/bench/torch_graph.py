@@ -1,4 +1,4 @@
-"""A float32 ONNX file of host/export/onnx_qdq.py as a torch.fx module of torch.nn layers."""
+"""Conversion of a float32 ONNX file of host/export/onnx_qdq.py to a torch.fx module."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from torch import fx, nn
 
 
 def read_onnx(path: Path) -> fx.GraphModule:
-    """The network: images (N, C, H, W) float32 to logits (N, classes).
+    """Return the network of a file: from images (N, C, H, W), float32, to logits (N, classes).
 
     Raises
     ------
     ValueError
-        A node is none that `tutelage.host.export.onnx_qdq.to_onnx` writes in its float32 form.
+        A node has a type that `tutelage.host.export.onnx_qdq.to_onnx` does not write in its float32
+        form.
     """
     return _Builder(onnx.load(str(path)).graph).build()
 
 
 class _Builder:
-    """The fx graph under construction."""
+    """Builder of the fx graph."""
 
     def __init__(self, source: Any) -> None:
         self.source = source
@@ -37,7 +38,7 @@ class _Builder:
         self.values: dict[str, fx.Node] = {}
 
     def build(self) -> fx.GraphModule:
-        """The whole network."""
+        """Return the whole network."""
         emitters: dict[str, Callable[[Any, dict[str, Any]], fx.Node]] = {
             "Conv": self._conv, "Relu": self._relu, "Clip": self._clip, "LeakyRelu": self._leaky,
             "MaxPool": self._max_pool, "AveragePool": self._average_pool, "Mul": self._mul,
@@ -48,7 +49,7 @@ class _Builder:
         self.values[name] = self.graph.placeholder(name)
         for node in self.source.node:
             if node.op_type not in emitters:
-                raise ValueError(f"{node.op_type} has no PyTorch form here")
+                raise ValueError(f"node type {node.op_type} is not supported")
             attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
             self.values[node.output[0]] = emitters[node.op_type](node, attrs)
         self.graph.output(self.values[self.source.output[0].name])
@@ -66,7 +67,7 @@ class _Builder:
         return float(self.constants[node.input[index]])
 
     def _padded(self, x: fx.Node, pads: list[int], value: float = 0.0) -> tuple[fx.Node, Any]:
-        """What a layer can pad itself is left to it; uneven borders come before it."""
+        """Return the input and the padding of a layer; pad before it if the borders are uneven."""
         top, left, bottom, right = pads
         if (top, left) == (bottom, right):
             return x, (top, left)

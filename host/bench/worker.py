@@ -1,13 +1,13 @@
-"""One platform's process: `python -m tutelage.host.bench.worker NAME FOLDER THREADS CPU,CPU,...`
+"""Process of a platform: `python -m tutelage.host.bench.worker NAME FOLDER THREADS CPU,CPU,...`
 
-Takes requests as JSON lines on standard input and answers each with one on standard output:
+It reads requests as JSON lines from standard input and answers each by a line on standard output:
 
-    {"do": "prepare"}                          facts, threads and memory, or "absent": reason
+    {"do": "prepare"}                          facts and threads, or "absent": reason
     {"do": "logits", "output": "x.npy"}        writes the logits of all images
     {"do": "try", "batch": 32, "seconds": 1}   warms up, then as offline
     {"do": "measure", "batch": 32, "seconds": 3, "warm_up": 1}   single_stream and offline
 
-A request that fails answers "error". What libraries print goes to standard error.
+The answer to a request that fails is "error". Output of libraries goes to standard error.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from tutelage.host.bench.platform import Absent, Platform, entry
 from tutelage.host.bench.subject_files import read_form, read_images
 from tutelage.host.bench.timed_windows import TimedWindows
 
-_MOST_WARM_UP_SECONDS = 0.5  # of what only tells the batch sizes apart
+_MOST_WARM_UP_SECONDS = 0.5  # of trials, which only compare batch sizes
 
 
 class Worker:
-    """Answers requests about one platform."""
+    """Server of requests for one platform."""
 
     def __init__(self, name: str, folder: Path, threads: int) -> None:
         self._folder, self._threads = folder, threads
@@ -38,12 +38,12 @@ class Worker:
         self._windows: TimedWindows | None = None
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The answer to one request."""
+        """Return the answer to one request."""
         if request["do"] == "prepare":
             return self._prepare()
         windows = self._windows
         if windows is None:
-            raise RuntimeError("nothing is prepared")
+            raise RuntimeError("the platform is not prepared")
         if request["do"] == "logits":
             np.save(request["output"], windows.logits())
             return {}
@@ -62,7 +62,7 @@ class Worker:
         preprocess = FloatPreprocessor(form, self._platform.channels_last)
         pixels = read_images(self._folder).pixels
         self._windows = TimedWindows(self._platform, preprocess, pixels)
-        self._windows.offline(0.0, 1)  # what compiles at its first run does it here
+        self._windows.offline(0.0, 1)  # some platforms compile in their first run
         return {**self._platform.facts(), "threads": self._threads}
 
 
@@ -75,7 +75,7 @@ def _measure(windows: TimedWindows, seconds: float, warm_up: float, batch: int) 
 
 
 def _peak_mib() -> float:
-    """This process's peak memory; getrusage would count the parent's before the exec."""
+    """Return this process's peak memory, MiB; getrusage would include the parent's before exec."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> None:
     for line in sys.stdin:
         try:
             answer = worker.answer(json.loads(line))
-        except Exception as error:  # whatever a framework raises ends its own row only
+        except Exception as error:  # a framework may raise anything, which ends its row only
             text = next(iter(str(error).splitlines()), "")
             answer = {"error": f"{type(error).__name__}: {text}"}
         answers.write(json.dumps(answer) + "\n")
@@ -98,7 +98,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _own_output() -> IO[str]:
-    """Standard output for the answers alone; what libraries print goes to standard error."""
+    """Return standard output for the answers only, and redirect that of libraries to stderr."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers

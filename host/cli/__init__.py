@@ -1,1 +1,1 @@
-"""The commands of `tutelage` but `classify`, by Typer: a module for each group of them."""
+"""Commands of `tutelage` except `classify`, by Typer, with a module for each group."""

@@ -1,4 +1,4 @@
-"""Compare, report and search: `tutelage bench | report | explore`."""
+"""Comparison, report and search: `tutelage bench | report | explore`."""
 
 from __future__ import annotations
 
@@ -21,44 +21,69 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions(BoardOptions, JsonOptions):
-    """Of `bench`; without --dpu the DPU of --board is predicted."""
+    """Options of `bench`; without --dpu the DPU of --board is predicted."""
 
     model: Annotated[
         Path,
         typer.Argument(
-            help="a quantised run's directory, or a model directory; with --input a network: a "
+            help="directory of a quantised run, or model directory; with --input a network: a "
             "preset, such as densenet-121, or your own, MODULE:FUNCTION or FILE.py:FUNCTION"
         ),
     ]
     input: Annotated[
-        str, typer.Option(metavar="CxHxW", help="of a network, which is quantised after training")
+        str,
+        typer.Option(
+            metavar="CxHxW",
+            help="channels, height, width of a network, which is quantised post-training",
+        ),
     ] = ""
     weights: Annotated[
-        str, typer.Option(help="of such a network; without them its classes mean nothing")
+        str,
+        typer.Option(
+            help="file of the network's weights; without it they are random, and classes are "
+            "meaningless"
+        ),
     ] = ""
     platforms: Annotated[
-        list[str], typer.Option("--platform", help="only this one; repeatable")
+        list[str],
+        typer.Option(
+            "--platform", help="measure only this platform; repeatable; default: all platforms"
+        ),
     ] = field(default_factory=list)
     dpu: Annotated[
         list[Path],
         typer.Option(
-            help="a run of `tutelage measure`; repeatable; default: a prediction for --board"
+            help="results of `tutelage measure`: run.json or its directory; repeatable; default: a "
+            "prediction for --board"
         ),
     ] = field(default_factory=list)
     images: Annotated[
         str,
-        typer.Option(help="directory, CLASS/IMAGE in it is labelled; or: dataset, the run's own"),
+        typer.Option(
+            help="directory of images, where CLASS/IMAGE is labelled; or `dataset`, the test set "
+            "of the run"
+        ),
     ] = ""
-    limit: Annotated[int, typer.Option(min=0, help="most images; 0: all")] = 1000
-    repetitions: Annotated[int, typer.Option(min=1, help="each goes through all platforms")] = 6
-    seconds: Annotated[float, typer.Option(min=0.05, help="of each window")] = 3.0
-    warm_up: Annotated[float, typer.Option(min=0, help="seconds before each window")] = 1.0
-    threads: Annotated[int, typer.Option(min=0, help="of each framework; 0: every CPU")] = 0
+    limit: Annotated[int, typer.Option(min=0, help="most images to classify; 0: all")] = 1000
+    repetitions: Annotated[
+        int, typer.Option(min=1, help="number of repetitions, each of which measures all platforms")
+    ] = 6
+    seconds: Annotated[float, typer.Option(min=0.05, help="length of each window, s")] = 3.0
+    warm_up: Annotated[
+        float, typer.Option(min=0, help="length of the warm-up before each window, s")
+    ] = 1.0
+    threads: Annotated[
+        int, typer.Option(min=0, help="threads of each framework; 0: one for each CPU")
+    ] = 0
     watts: Annotated[
-        list[str], typer.Option(metavar="ROW=W", help="what your own meter shows; repeatable")
+        list[str],
+        typer.Option(metavar="ROW=W", help="power of a row, measured by you, W; repeatable"),
     ] = field(default_factory=list)
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="directory; default: results/bench/TIME")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="directory for the results; default: results/bench/TIME"
+        ),
     ] = None
 
 
@@ -87,7 +112,7 @@ def bench(options: BenchOptions) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(BoardOptions):
-    """Of `report`."""
+    """Options of `report`."""
 
     model: Annotated[
         Path | None,
@@ -112,11 +137,11 @@ class ReportOptions(BoardOptions):
         typer.Option(help="directory of a comparison; default: the newest of the model"),
     ] = None
     results: Annotated[
-        Path, typer.Option(help="where runs, comparisons and the study are looked for")
+        Path, typer.Option(help="directory of the runs, comparisons and the study")
     ] = Path("results")
-    output: Annotated[Path, typer.Option("--output", "-o", help="OUTPUT.html and OUTPUT.md")] = (
-        Path("results/report")
-    )
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="writes OUTPUT.html and OUTPUT.md")
+    ] = Path("results/report")
 
 
 @command(
@@ -129,8 +154,8 @@ def report(options: ReportOptions) -> int:
     """Write a page about a model.
 
     It has the model's accuracy, its training run, its cost on the board, measured runs and a
-    comparison; what is missing is listed with the command that makes it. The page has no scripts
-    and works offline; --board is whose DPU is predicted.
+    comparison; missing results are listed with the command that creates them. The page has no
+    scripts and works offline. The DPU of --board is predicted.
     """
     from tutelage.host.report import sections
 
@@ -144,41 +169,52 @@ def report(options: ReportOptions) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ExploreOptions(BoardOptions, StorageOptions, JsonOptions):
-    """Of `explore`."""
+    """Options of `explore`."""
 
     spec: Annotated[
         Path | None,
         typer.Argument(
             metavar="EXPLORE.toml",
-            help="a run's TOML with [explore], see host/explore/space.py; default: the demo's",
+            help="run.toml with [explore], see host/explore/space.py; default: the demo's",
         ),
     ] = None
-    latency: Annotated[float | None, typer.Option(help="most ms of an image, one thread")] = None
-    fps: Annotated[float | None, typer.Option(help="least frames per second")] = None
-    energy: Annotated[float | None, typer.Option(help="most mJ a frame, the whole board")] = None
+    latency: Annotated[
+        float | None, typer.Option(help="largest latency of an image with one thread, ms")
+    ] = None
+    fps: Annotated[float | None, typer.Option(help="smallest number of frames per second")] = None
+    energy: Annotated[
+        float | None, typer.Option(help="largest energy of a frame, for the whole board, mJ")
+    ] = None
     threads: Annotated[
-        int | None, typer.Option(min=1, help="of --fps and --energy; default: as many as help")
+        int | None,
+        typer.Option(
+            min=1, help="threads for --fps and --energy; default: as many as increase the speed"
+        ),
     ] = None
     capacity: Annotated[
         str,
         typer.Option(
-            help="what the front has most of: macs, parameters, or accuracy: candidates that fit "
-            "are trained in float and compared on the validation images ([data] validation), or "
-            "without any on the test set"
+            help="objective to maximise: macs, parameters, or accuracy, for which candidates that "
+            "fit are trained in float and compared on the validation images ([data] validation), "
+            "or on the test set if there are none"
         ),
     ] = "macs"
     trials: Annotated[
         int,
         typer.Option(
-            min=0, help="Optuna chooses so many candidates; 0: every one is predicted, none trained"
+            min=0,
+            help="number of candidates that Optuna chooses; 0: every candidate is predicted, none "
+            "is trained",
         ),
     ] = 0
     epochs: Annotated[
-        int, typer.Option(min=0, help="of each that is trained; 0: as many as the TOML file has")
+        int, typer.Option(min=0, help="epochs of each training; 0: as in the TOML file")
     ] = 0
-    jobs: Annotated[int, typer.Option(min=0, help="trained at a time; 0: one per core")] = 0
+    jobs: Annotated[
+        int, typer.Option(min=0, help="candidates to train at a time; 0: one per core")
+    ] = 0
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="directory of explore.csv, .svg and the runs")
+        Path, typer.Option("--output", "-o", help="directory for explore.csv, .svg and the runs")
     ] = Path("results/explore")
 
 
@@ -192,9 +228,9 @@ class ExploreOptions(BoardOptions, StorageOptions, JsonOptions):
 def explore(options: ExploreOptions) -> int:
     """Find networks.
 
-    What fits is written as configurations of `tutelage train`. Without --trials every combination
-    is predicted; with it Optuna chooses. With --storage several machines share the trials: run the
-    same command on each. What a dead machine was training is trained again.
+    Networks that fit the budget are written as configurations of `tutelage train`. Without --trials
+    every combination is predicted; with it Optuna chooses. With --storage several machines share
+    the trials: run the same command on each. Trials of a machine that died are run again.
     """
     from tutelage.host.explore import exploration as exploring
     from tutelage.host.explore import space
@@ -220,7 +256,7 @@ def _sampling(options: ExploreOptions) -> Sampling | None:
 
     if not options.trials:
         if options.storage:
-            raise StorageUsageError("--storage shares trials: give --trials, how many there are")
+            raise StorageUsageError("--storage shares trials: give their number by --trials")
         return None
     shared = Shared(options.storage, options.lease) if options.storage else None
     jobs = options.jobs or len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""To the board and back: `tutelage overlay | deploy | rollback | measure`."""
+"""Work on boards: `tutelage overlay | deploy | rollback | measure`."""
 
 from __future__ import annotations
 
@@ -26,17 +26,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class OverlayOptions(JsonOptions):
-    """Of `overlay`."""
+    """Options of `overlay`."""
 
-    board: Annotated[str, typer.Argument(help="the board, such as zcu104")]
+    board: Annotated[str, typer.Argument(help="name of the board's profile, such as zcu104")]
     source: Annotated[
-        Path | None, typer.Option("--from", help="directory that has the files: download nothing")
+        Path | None,
+        typer.Option("--from", help="directory that has the files; nothing is downloaded"),
     ] = None
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="directory; default: overlays/BOARD/files")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="directory for the files; default: overlays/BOARD/files"
+        ),
     ] = None
     url: Annotated[
-        str, typer.Option(help="https address before each file's name, instead of the maker's")
+        str,
+        typer.Option(help="https address to download the files from, instead of the publisher's"),
     ] = ""
 
 
@@ -47,7 +52,7 @@ class OverlayOptions(JsonOptions):
     "zcu104 --output DIR --url https://mirror.example/",
 )
 def overlay(options: OverlayOptions) -> int:
-    """Put an overlay in place."""
+    """Install an overlay."""
     from tutelage.host.deploy.overlay_files import place_overlay
 
     figures = place_overlay(options.board, options.source, options.output, options.url, note)
@@ -64,17 +69,28 @@ def overlay(options: OverlayOptions) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class DeployOptions(ReleaseOptions, HostsOptions):
-    """Of `deploy`."""
+    """Options of `deploy`."""
 
-    model: Annotated[Path, typer.Option(help="model directory or .xmodel")] = DEMO_MODEL
-    bandwidth: Annotated[int, typer.Option(min=0, help="most KiB/s; 0: no limit")] = 0
+    model: Annotated[Path, typer.Option(help="model directory or .xmodel to deploy")] = DEMO_MODEL
+    bandwidth: Annotated[
+        int, typer.Option(min=0, help="limit of the transfer's speed, KiB/s; 0: no limit")
+    ] = 0
     service: Annotated[
-        str, typer.Option(help="arguments of classify.py, to be run as a systemd service")
+        str,
+        typer.Option(
+            help="run the application as a systemd service, with these arguments of classify.py"
+        ),
     ] = ""
     service_user: Annotated[
-        str, typer.Option("--service-user", help="whom it runs as; default: you, but not root")
+        str,
+        typer.Option(
+            "--service-user",
+            help="user of the service; default: the user of the SSH connection, unless it is root",
+        ),
     ] = ""
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the commands only")] = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="only print the commands that would be run")
+    ] = False
 
 
 @command(
@@ -84,9 +100,9 @@ class DeployOptions(ReleaseOptions, HostsOptions):
     "xilinx@board --model models/mine --service '--camera --web 0.0.0.0'",
 )
 def deploy(options: DeployOptions) -> int:
-    """Put a release onto boards.
+    """Install a release on boards.
 
-    What runs there stays if anything fails.
+    If anything fails, the board keeps running its current release.
     """
     from tutelage.host import deploy as deploying
     from tutelage.host.ssh.boards import hosts_of
@@ -106,14 +122,16 @@ def deploy(options: DeployOptions) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class RollbackOptions(HostsOptions):
-    """Of `rollback`."""
+    """Options of `rollback`."""
 
-    force: Annotated[bool, typer.Option("--force", help="switch without a smoke test")] = False
+    force: Annotated[
+        bool, typer.Option("--force", help="switch without running the smoke test")
+    ] = False
 
 
 @command("rollback", "xilinx@board", "xilinx@board --force")
 def rollback(options: RollbackOptions) -> int:
-    """Go back."""
+    """Switch to the previous release."""
     from tutelage.host import deploy as deploying
     from tutelage.host.ssh.boards import hosts_of
 
@@ -124,7 +142,7 @@ def rollback(options: RollbackOptions) -> int:
 
 
 def _print_reports(reports: list[Report], as_json: bool) -> int:
-    """Print what became of each host; return the exit status."""
+    """Print the report of each host; return the exit status."""
     if as_json:
         print_json([vars(report) for report in reports])
     for report in reports:
@@ -143,24 +161,44 @@ def _print_reports(reports: list[Report], as_json: bool) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class WindowOptions:
-    """What is measured, for how long, and how watts are read."""
+    """Options of the windows of a measurement and of its power source."""
 
     scenario: Annotated[
         list[str],
-        typer.Option(help="single-stream, offline, server:QPS[:BOUND_MS]; default: the first two"),
+        typer.Option(
+            help="scenario to measure: single-stream, offline or server:QPS[:BOUND_MS]; "
+            "repeatable; default: the first two"
+        ),
     ] = field(default_factory=list)
-    threads: Annotated[str, typer.Option(help="numbers of threads")] = "1,2,4"
-    repetitions: Annotated[int, typer.Option(min=1, help="of all windows, interleaved")] = 1
-    seconds: Annotated[float, typer.Option(min=0.1, help="of each window")] = 60.0
-    warm_up: Annotated[float, typer.Option(min=0.1, help="s before each window")] = 5.0
-    idle: Annotated[float, typer.Option(min=0.1, help="s of idle baseline")] = 30.0
-    cool_down: Annotated[float, typer.Option(min=0.1, help="s between windows")] = 20.0
-    power: Annotated[str, typer.Option(help="where the board reads watts")] = "auto"
-    source: Annotated[str, typer.Option(help="images on the board; default: the model's")] = ""
-    realtime: Annotated[str, typer.Option(help="pace of an emulated DPU, by its board")] = ""
+    threads: Annotated[
+        str, typer.Option(help="numbers of threads to measure, separated by commas")
+    ] = "1,2,4"
+    repetitions: Annotated[
+        int, typer.Option(min=1, help="repetitions of all windows, interleaved")
+    ] = 1
+    seconds: Annotated[float, typer.Option(min=0.1, help="length of each window, s")] = 60.0
+    warm_up: Annotated[
+        float, typer.Option(min=0.1, help="length of the warm-up before each window, s")
+    ] = 5.0
+    idle: Annotated[
+        float, typer.Option(min=0.1, help="length of the measurement of idle power, s")
+    ] = 30.0
+    cool_down: Annotated[float, typer.Option(min=0.1, help="pause between windows, s")] = 20.0
+    power: Annotated[
+        str, typer.Option(help="power source on the board, see its application's --help")
+    ] = "auto"
+    source: Annotated[
+        str, typer.Option(help="images on the board to classify; default: those of the model")
+    ] = ""
+    realtime: Annotated[
+        str,
+        typer.Option(
+            metavar="BOARD", help="if the DPU is emulated, run at the speed predicted for a board"
+        ),
+    ] = ""
 
     def arguments(self) -> tuple[str, ...]:
-        """Return them as arguments of `tutelage.app.measure`, which the board runs."""
+        """Return the options as arguments of `tutelage.app.measure`, which runs on the board."""
         given: list[tuple[str, object]] = [
             ("--threads", self.threads),
             ("--repetitions", self.repetitions),
@@ -178,25 +216,40 @@ class WindowOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureOptions(WindowOptions, ReleaseOptions, RemoteOptions):
-    """Of `measure`."""
+    """Options of `measure`."""
 
     host: Annotated[
         str | None,
         typer.Argument(
-            help="user@host, or a name of ~/.ssh/config; default: your host for --board"
+            help="user@host, or a name in ~/.ssh/config; default: the host configured for --board"
         ),
     ] = None
     model: Annotated[
-        Path | None, typer.Option(help="model to deploy first; default: what is deployed")
+        Path | None,
+        typer.Option(help="model to deploy first; default: measure the deployed model"),
     ] = None
     attach: Annotated[
-        bool, typer.Option("--attach", help="go on with one that was started: follow, collect")
+        bool,
+        typer.Option(
+            "--attach", help="follow a measurement that was started before, and collect it"
+        ),
     ] = False
-    detach: Annotated[bool, typer.Option("--detach", help="start it and leave")] = False
-    cancel: Annotated[bool, typer.Option("--cancel", help="end one now, and collect it")] = False
-    list_all: Annotated[bool, typer.Option("--list", help="what was measured there")] = False
-    name: Annotated[str, typer.Option("--id", help="with --attach: which; default: newest")] = ""
-    output: Annotated[Path, typer.Option(help="results go to OUTPUT/BOARD/ID")] = Path("results")
+    detach: Annotated[
+        bool, typer.Option("--detach", help="start the measurement and do not wait for it")
+    ] = False
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="stop a running measurement, and collect it")
+    ] = False
+    list_all: Annotated[bool, typer.Option("--list", help="list the measurements on the board")] = (
+        False
+    )
+    name: Annotated[
+        str,
+        typer.Option("--id", help="measurement for --attach and --cancel; default: the newest"),
+    ] = ""
+    output: Annotated[Path, typer.Option(help="directory for results, in OUTPUT/BOARD/ID")] = Path(
+        "results"
+    )
 
 
 @command(
@@ -208,8 +261,8 @@ class MeasureOptions(WindowOptions, ReleaseOptions, RemoteOptions):
 def measure(options: MeasureOptions) -> int:
     """Measure on a board.
 
-    The board measures by itself. Where this program ends early, by Ctrl-C or because it was killed,
-    the board goes on; `measure --attach` follows and collects it.
+    The measurement runs on the board by itself. If this program ends early, by Ctrl-C or because it
+    is killed, the board continues; `measure --attach` follows the measurement and collects it.
     """
     from tutelage.host.deploy import measurement as measuring
     from tutelage.host.ssh.boards import hosts_of
@@ -242,7 +295,7 @@ def _finish_measurement(host: str, name: str, options: MeasureOptions) -> int:
     ssh_config = options.ssh_config
     config = ["--ssh-config", str(ssh_config)] if ssh_config else []
     again = shlex.join(["tutelage", "measure", host, "--attach", "--id", name, *config])
-    note(f"{host}: measurement {name}; if this ends before it does, go on with: {again}")
+    note(f"{host}: measurement {name}; if this program ends first, continue with: {again}")
     if options.detach:
         return DONE
     try:
@@ -250,8 +303,8 @@ def _finish_measurement(host: str, name: str, options: MeasureOptions) -> int:
             measuring.follow(host, ssh_config, name, note)
             folder = measuring.collect(host, ssh_config, name, options.output / options.board, note)
     except KeyboardInterrupt:
-        note("")  # behind the terminal's ^C
-        note(f"the board goes on by itself; to collect it: {again}")
+        note("")  # ends the line of the terminal's ^C
+        note(f"the board continues to measure; to collect the results: {again}")
         return FAILED
     run = measurement_results.outcome(folder)
     if run["state"] == "refused":
@@ -270,7 +323,7 @@ def _finish_measurement(host: str, name: str, options: MeasureOptions) -> int:
 
 @contextmanager
 def _ended_like_ctrl_c() -> Iterator[None]:
-    """Let a signal that ends this program, or its terminal's end, interrupt the block as Ctrl-C."""
+    """Handle SIGTERM, and SIGHUP when the terminal closes, like Ctrl-C."""
     kinds = (signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(kind, signal.default_int_handler) for kind in kinds]
     try:

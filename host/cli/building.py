@@ -1,4 +1,4 @@
-"""From a trained student to a model that runs: `tutelage export | compile`."""
+"""Conversion of a trained student to a model that runs: `tutelage export | compile`."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(JsonOptions):
-    """Of `export`."""
+    """Options of `export`."""
 
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="a quantised run's directory, or its student.safetensors"
+            metavar="RUN", help="directory of a quantised run, or its student.safetensors"
         ),
     ]
-    output: Annotated[Path, typer.Option("--output", "-o", help="model directory")]
+    output: Annotated[Path, typer.Option("--output", "-o", help="model directory to write")]
     images: Annotated[
-        int, typer.Option(min=0, help="test images whose logits are compared; 0: all")
+        int, typer.Option(min=0, help="number of test images to compare the logits of; 0: all")
     ] = 1000
     clip: Annotated[
-        bool, typer.Option("--clip", help="add layers that clip activations below 8 bits")
+        bool,
+        typer.Option("--clip", help="add layers that clip activations of fewer than 8 bits"),
     ] = False
     allow_cpu: Annotated[
-        bool, typer.Option("--allow-cpu", help="export also what the DPU leaves to the CPU")
+        bool, typer.Option("--allow-cpu", help="allow operations that the DPU leaves to the CPU")
     ] = False
 
 
@@ -46,7 +47,7 @@ class ExportOptions(JsonOptions):
 def export(options: ExportOptions) -> int:
     """Write a model directory.
 
-    It has quantised.xmodel, model.onnx and model.toml.
+    It contains quantised.xmodel, model.onnx and model.toml.
     """
     from tutelage.host.export.model_directory import export as run
 
@@ -57,9 +58,9 @@ def export(options: ExportOptions) -> int:
         return DONE
     print_lines(
         f"{output}: quantised.xmodel, model.onnx, model.toml",
-        f"  {counted(figures['images_compared'], 'test image')}: every logit of the file is the "
-        "student's",
-        f"  {_of_classes(figures)}; the ONNX file names the same class for "
+        f"  {counted(figures['images_compared'], 'test image')}: every logit of the file equals "
+        "the student's",
+        f"  {_of_classes(figures)}; the ONNX file has the same class for "
         f"{figures['onnx_same_class']:.2f} %",
         *(f"  on the CPU: {op}: {reason}" for op, reason in figures["on_cpu"].items()),
         f"  next: tutelage compile {shlex.quote(str(output))}",
@@ -75,47 +76,54 @@ def _of_classes(figures: dict[str, Any]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class CompileOptions(JsonOptions):
-    """Of `compile`."""
+    """Options of `compile`."""
 
     model: Annotated[
-        Path, typer.Argument(help="quantised .xmodel, or a directory with quantised.xmodel")
+        Path, typer.Argument(help="quantised .xmodel, or directory with quantised.xmodel")
     ]
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="directory; default: beside the model")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="directory to write; default: the directory of the model"
+        ),
     ] = None
     target: Annotated[
         str,
         typer.Option(
-            help="a board, emulator, or a DPU's fingerprint such as 0x101000016010407; default: "
-            "zcu104"
+            help="name of a board, `emulator`, or the fingerprint of a DPU such as "
+            "0x101000016010407; default: zcu104"
         ),
     ] = ""
     compiler: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="own; or AMD's: vai_c_xir, which is looked for, or its path"
+            metavar="NAME",
+            help="`own` for this project's compiler; `vai_c_xir`, or its path, for AMD's",
         ),
     ] = "own"
     image: Annotated[
         str | None,
-        typer.Option(help="container image with AMD's compiler, which docker or podman has"),
+        typer.Option(help="container image of docker or podman that has AMD's compiler"),
     ] = None
-    arch: Annotated[Path | None, typer.Option(help="arch.json of the board's DPU")] = None
+    arch: Annotated[
+        Path | None, typer.Option(help="arch.json of the board's DPU, for AMD's compiler")
+    ] = None
     timeout: Annotated[
-        float, typer.Option(min=0, help="most seconds for AMD's compiler; 0: no limit")
+        float, typer.Option(min=0, help="time limit of AMD's compiler, s; 0: no limit")
     ] = 3600
     explain: Annotated[
         bool,
         typer.Option(
-            "--explain", help="print what stays on the chip, tiles, bytes and cycles by layer"
+            "--explain",
+            help="print for each layer its tiles, bytes and cycles, and what stays on the chip",
         ),
     ] = False
     banks: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.svg", help="draw what the DPU's banks hold over time"),
+        typer.Option(metavar="FILE.svg", help="draw the contents of the DPU's banks over time"),
     ] = None
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print the compiler's command line, do nothing")
+        bool, typer.Option("--dry-run", help="only print the compiler's command line")
     ] = False
 
 
@@ -129,8 +137,8 @@ class CompileOptions(JsonOptions):
 def compile_(options: CompileOptions) -> int:
     """Compile a quantised model for a board's DPU, or for the emulator.
 
-    For a board the DPU's instructions are generated here, without AMD's tools; --compiler vai_c_xir
-    takes AMD's compiler instead. No file of this compiler has run on a real DPU yet.
+    The instructions for a board's DPU are generated without AMD's tools; --compiler vai_c_xir uses
+    AMD's compiler instead. No file of this compiler has run on a real DPU yet.
     """
     from tutelage.host.compile import compilation as compiling
 
@@ -148,7 +156,7 @@ def compile_(options: CompileOptions) -> int:
     result = compiling.compile_model(plan, note)
     figures, own = result.figures, result.own
     if (options.explain or options.banks) and own is None:
-        note("--explain and --banks are of this project's compiler for boards")
+        note("--explain and --banks have no effect without this project's compiler for boards")
     if options.banks and own is not None:
         from tutelage.dpu.inspect.banks_drawing import banks_svg
 
@@ -191,6 +199,6 @@ def _print_command(command: list[str] | None, as_json: bool) -> None:
     if as_json:
         print_json({"command": command})
     elif command is None:
-        note("this project's compiler runs in this process, without a command")
+        note("this project's compiler runs in this process; there is no command to print")
     else:
         print_lines(shlex.join(command))

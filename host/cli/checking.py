@@ -1,4 +1,4 @@
-"""Before training: `tutelage check`."""
+"""Check of a network before training: `tutelage check`."""
 
 from __future__ import annotations
 
@@ -17,38 +17,51 @@ from tutelage.host.cli.printing import print_json, print_lines
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedOptions:
-    """A trained network and images, for the accuracy after quantisation."""
+    """Options of a trained network and images, for the accuracy after quantisation."""
 
     weights: Annotated[
         str,
-        typer.Option(metavar="FILE", help="of a trained network: .safetensors, .pth, .pt, .bin"),
+        typer.Option(
+            metavar="FILE", help="weights of a trained network: .safetensors, .pth, .pt or .bin"
+        ),
     ] = ""
-    part: Annotated[str, typer.Option(help="of --weights, where it has several")] = ""
+    part: Annotated[
+        str, typer.Option(help="part of --weights to load, if the file has several")
+    ] = ""
     skip: Annotated[
-        list[str], typer.Option(metavar="PREFIX", help="tensors that --weights lacks; repeatable")
+        list[str],
+        typer.Option(
+            metavar="PREFIX", help="prefix of tensors that --weights does not have; repeatable"
+        ),
     ] = field(default_factory=list)
     images: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="some images, CLASS/IMAGE in it is labelled: compares the network with its "
-            "quantised form",
+            help="directory of images, where CLASS/IMAGE is labelled, on which to compare the "
+            "network with its quantised form",
         ),
     ] = None
     mean: Annotated[
-        list[float], SEVERAL, typer.Option(metavar="M...", help="of the images, pixels being 0..1")
+        list[float],
+        SEVERAL,
+        typer.Option(metavar="M...", help="mean of the images by channel, for pixels in 0..1"),
     ] = field(default_factory=list)
     std: Annotated[
-        list[float], SEVERAL, typer.Option(metavar="S...", help="of the images, as --mean")
+        list[float],
+        SEVERAL,
+        typer.Option(
+            metavar="S...", help="standard deviation of the images by channel, for pixels in 0..1"
+        ),
     ] = field(default_factory=list)
     limit: Annotated[
-        int, typer.Option(min=1, help="most images, each for calibration and comparison")
+        int, typer.Option(min=1, help="most images to calibrate with, and to compare on")
     ] = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckOptions(TrainedOptions, BoardOptions, JsonOptions):
-    """Of `check`."""
+    """Options of `check`."""
 
     model: Annotated[
         str,
@@ -60,21 +73,26 @@ class CheckOptions(TrainedOptions, BoardOptions, JsonOptions):
     ]
     input: Annotated[
         str,
-        typer.Option(metavar="CxHxW", help="channels, height, width; default: the run's, else "
-                     "3x32x32"),
-    ] = ""  # fmt: skip
+        typer.Option(
+            metavar="CxHxW",
+            help="channels, height, width of the images; default: those of the run, else 3x32x32",
+        ),
+    ] = ""
     option: Annotated[
         list[str],
-        typer.Option(metavar="KEY=VALUE", help="of the network's function; repeatable"),
+        typer.Option(
+            metavar="KEY=VALUE", help="keyword argument of the network's function; repeatable"
+        ),
     ] = field(default_factory=list)
     replace: Annotated[
         str,
         typer.Option(
-            metavar="OLD=NEW,...", help="activations to exchange: silu=hardswish,gelu=relu"
+            metavar="OLD=NEW,...",
+            help="activations to exchange, such as silu=hardswish,gelu=relu",
         ),
     ] = ""
     allow_cpu: Annotated[
-        bool, typer.Option("--allow-cpu", help="accept also what the DPU leaves to the CPU")
+        bool, typer.Option("--allow-cpu", help="accept operations that the DPU leaves to the CPU")
     ] = False
 
 
@@ -87,10 +105,10 @@ class CheckOptions(TrainedOptions, BoardOptions, JsonOptions):
     "net.xmodel --board kv260",
 )
 def check(options: CheckOptions) -> int:
-    """Say whether the DPU takes a network, and what it will cost.
+    """Check whether the DPU supports a network, and predict its cost.
 
-    Every refusal has its place in your code and a remedy. The compiler for boards decides what runs
-    where. Exit status 0: accepted, 1: not accepted, 2: it cannot be checked.
+    Every refusal names the place in your code and a remedy. The compiler for boards decides which
+    operations run on the DPU. Exit status 0: accepted, 1: not accepted, 2: cannot be checked.
     """
     from tutelage.host.check.check import check as run
     from tutelage.host.check.listing import check_lines
@@ -121,13 +139,13 @@ def check(options: CheckOptions) -> int:
 
 
 def _pairs(texts: list[str], option: str) -> dict[str, Any]:
-    """Read KEY=VALUE; a value is TOML's, and a bare word is a string."""
+    """Return the pairs of KEY=VALUE texts; a value is in TOML's notation, or a bare word."""
     found = {}
     for text in texts:
         key, equals, value = text.partition("=")
         key = key.strip()
         if not key or not equals:
-            raise TutelageError(f"{option} {text}: write KEY=VALUE")
+            raise TutelageError(f"{option} {text}: give KEY=VALUE")
         found[key] = parse_value(value)
     return found
 

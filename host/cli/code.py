@@ -1,4 +1,4 @@
-"""The DPU's own code: `tutelage disasm | asm`."""
+"""Code of the DPU: `tutelage disasm | asm`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from tutelage.core.errors import DONE, TutelageError, UnsortedWarning, contradictions
 from tutelage.core.files import read_bounded
+from tutelage.core.text import counted
 from tutelage.host.cli.command import command
 from tutelage.host.cli.options import JsonOptions
 from tutelage.host.cli.output_file import write_file
@@ -22,22 +23,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DisasmOptions(JsonOptions):
-    """Of `disasm`."""
+    """Options of `disasm`."""
 
-    xmodel: Annotated[Path, typer.Argument(metavar="X.xmodel", help="compiled for a board")]
+    xmodel: Annotated[
+        Path, typer.Argument(metavar="X.xmodel", help="file that is compiled for a board")
+    ]
     layer: Annotated[
         str, typer.Option(metavar="NAME", help="only layers whose name contains this")
     ] = ""
     part: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="only this one of the DPU subgraphs, from 0 on"),
+        typer.Option(min=0, metavar="N", help="only this DPU subgraph, counted from 0"),
     ] = None
     summary: Annotated[
-        bool, typer.Option("--summary", help="a row for each layer instead of the instructions")
+        bool,
+        typer.Option("--summary", help="print a row for each layer instead of the instructions"),
     ] = False
     svg: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="draw when the four engines work, and when they wait"),
+        typer.Option(metavar="FILE", help="draw when each of the four engines works or waits"),
     ] = None
 
 
@@ -50,8 +54,8 @@ class DisasmOptions(JsonOptions):
 def disasm(options: DisasmOptions) -> int:
     """Show the DPU code of a compiled file.
 
-    The code is executed to find out what it serves, which takes some seconds for a large network.
-    Cycles are simulated.
+    The code is executed to find the layer of each instruction, which takes some seconds for a large
+    network. Cycles are simulated.
     """
     from tutelage.dpu.inspect.engines_drawing import engines_svg
 
@@ -82,12 +86,15 @@ def _parts(options: DisasmOptions) -> list[PartCode]:
     with contradictions(str(options.xmodel)):
         parts = compiled_parts(graph)
         if options.part is not None and options.part >= len(parts):
-            raise TutelageError(f"--part {options.part}: {options.xmodel} has {len(parts)}")
+            raise TutelageError(
+                f"--part {options.part}: {options.xmodel} has "
+                f"{counted(len(parts), 'DPU subgraph')}, counted from 0"
+            )
         return [analyse_part(p) for p in (parts if options.part is None else [parts[options.part]])]
 
 
 def _places(part: PartCode, layers: list[LayerCode]) -> list[int]:
-    """Places of the instructions of some layers."""
+    """Return the indices of the instructions of some layers."""
     names = {layer.name for layer in layers}
     numbers = part.attribution.layers
     return [place for place, number in enumerate(numbers) if part.name_of(number) in names]
@@ -110,15 +117,17 @@ def _lines(part: PartCode, layers: list[LayerCode], options: DisasmOptions) -> l
 
 @dataclass(frozen=True, kw_only=True)
 class AsmOptions(JsonOptions):
-    """Of `asm`."""
+    """Options of `asm`."""
 
     source: Annotated[
-        Path, typer.Argument(metavar="CODE.s", help="as `disasm` prints one DPU subgraph")
+        Path,
+        typer.Argument(metavar="CODE.s", help="assembly of one DPU subgraph, printed by `disasm`"),
     ]
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="CODE.bin", help="the code, as in mc_code")
+        Path,
+        typer.Option("--output", "-o", metavar="CODE.bin", help="file for the code, as in mc_code"),
     ]
-    isa: Annotated[str, typer.Option(help="the instruction set: isa1, or isa0 of Vitis AI 1.x")] = (
+    isa: Annotated[str, typer.Option(help="instruction set: isa1, or isa0 of Vitis AI 1.x")] = (
         "isa1"
     )
 
@@ -132,12 +141,12 @@ def asm(options: AsmOptions) -> int:
 
     isa = {isa.name.lower(): isa for isa in ISAS.values()}.get(options.isa.lower())
     if isa is None:
-        raise TutelageError(f"--isa {options.isa}: can be isa0 or isa1")
+        raise TutelageError(f"--isa {options.isa}: not one of isa0, isa1")
     text = _source(options.source)
     with contradictions(str(options.source)):
         instructions = assemble(text.split("\n"), isa)
         code = encode(instructions)
-        decode(code, isa)  # one END, at the end
+        decode(code, isa)  # checks that there is one END, at the end
     write_file(options.output, code)
     if options.json:
         print_json({"output": str(options.output), "isa": isa.name, "bytes": len(code),
@@ -155,5 +164,5 @@ def _source(path: Path) -> str:
     except OSError as error:
         raise TutelageError(f"{path}: cannot read: {error.strerror}") from error
     if len(found) > MAX_SOURCE:
-        raise TutelageError(f"{path}: more than {MAX_SOURCE:,} bytes, refused")
+        raise TutelageError(f"{path}: more than the limit of {MAX_SOURCE:,} bytes")
     return found.decode("utf-8", "replace")

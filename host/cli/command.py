@@ -8,10 +8,10 @@
     @command("diff", "a.xmodel b.xmodel")
     def diff(options: DiffOptions) -> int: ...
 
-Typer makes the parameters of a command from a function's signature; here it gets one that has the
-dataclass's fields. A group of options that several commands share is a dataclass that theirs
-inherit from. The line of help is that of `tutelage.core.commands`; further paragraphs are the
-function's own.
+Typer derives the parameters of a command from a function's signature; this module makes one that
+has the dataclass's fields. A group of options that several commands share is a base class of their
+dataclasses. The first line of help is that of `tutelage.core.commands`; further paragraphs are
+those of the function's docstring.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _ENTRIES: dict[str, _Entry] = {}
 
 
 def command(name: str, *examples: str, **settings: Any) -> Callable[[Function], Function]:
-    """Make a function of one dataclass of options a command.
+    """Register a function, whose argument is a dataclass of options, as a command.
 
     Parameters
     ----------
-    name : in `tutelage.core.commands.COMMANDS`
-    examples : what may stand behind the command, for its --help
+    name : of the command, in `tutelage.core.commands.COMMANDS`
+    examples : arguments of the command, for its --help
     settings : of Click's context, such as allow_interspersed_args
     """
 
@@ -74,7 +74,7 @@ def run(name: str, arguments: Sequence[str]) -> int:
             f"{PROGRAM} {name}", repeated(arguments, _several(options))
         ) as context:
             return int(parser.invoke(context))
-    except typer.Exit as stop:  # of --help
+    except typer.Exit as stop:  # raised by --help
         return stop.exit_code
     except typer.TyperException as error:
         text = " ".join(error.format_message().split()).rstrip(".")
@@ -111,7 +111,7 @@ def _examples(name: str, entry: _Entry) -> str:
 
 
 def _with_fields(function: Callable[[Any], int], options: type[Any]) -> Callable[..., int]:
-    """Return a function with a keyword for each field, which calls `function` with all of them."""
+    """Return a function that has a keyword argument for each field and calls `function`."""
     hints = get_type_hints(options, include_extras=True)
 
     def call(**values: Any) -> int:
@@ -138,7 +138,7 @@ def _default(field: Field[Any]) -> Any:
 
 
 def _in_order(options: type[Any]) -> list[Field[Any]]:
-    """Return the fields with a command's own in front of those of its groups."""
+    """Return the fields, the command's own before those of its groups."""
     places = {name: place for place, kind in enumerate(reversed(options.__mro__))
               for name in inspect.get_annotations(kind)}  # fmt: skip
     return sorted(fields(options), key=lambda field: -places[field.name])
@@ -155,10 +155,10 @@ def _several(options: type[Any]) -> dict[str, Callable[[str], Any]]:
 
 
 def repeated(arguments: Sequence[str], several: Mapping[str, Callable[[str], Any]]) -> list[str]:
-    """Write each `--mean 1 2 3` as `--mean 1 --mean 2 --mean 3`, which Click understands.
+    """Rewrite each `--mean 1 2 3` as `--mean 1 --mean 2 --mean 3`, which Click can parse.
 
-    An option takes what is behind it up to the next option; one of numbers, as far as there are
-    numbers.
+    The values of an option are the words up to the next option, or, if the values are numbers, up
+    to the first word that is not a number.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Run on the emulation: `tutelage run | shim`."""
+"""Runs on the emulation: `tutelage run | shim`."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ if TYPE_CHECKING:
     from tutelage.dpu.engine.reference import Model
 
 CHUNK = 32
-"""Images that `run` computes at once, which bounds its memory however long the input."""
+"""Number of images that `run` computes at a time, which bounds its memory for long inputs."""
 
 BRIEF_BYTES = 1 << 20
-"""Inputs up to this, or as many random images as a chunk, are computed before the quicker runtime
-would have started."""
+"""Most bytes of inputs for which the slower runtime is used, since it finishes before the faster
+one would have started; so it does for up to `CHUNK` random images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(PluginOptions, JsonOptions):
-    """Of `run`."""
+    """Options of `run`."""
 
-    xmodel: Annotated[Path, typer.Argument(metavar="X.xmodel", help="quantised or compiled")]
+    xmodel: Annotated[Path, typer.Argument(metavar="X.xmodel", help="quantised or compiled model")]
     input: Annotated[
         list[str],
         typer.Option(
             metavar="[NAME=]IN.npy",
-            help="float32 (rounded and saturated to int8 on the way in, where VART truncates) or "
-            "int8, NHWC, any batch; one per input",
+            help="values of an input, NHWC with any batch size: int8, or float32, which is rounded "
+            "and saturated to int8 (VART truncates); one per input",
         ),
     ] = field(default_factory=list)
     output: Annotated[
         list[str],
         typer.Option(
             metavar="[NAME=]OUT.npy",
-            help="where an output goes, as float32; without NAME in the graph's order",
+            help="file for an output, as float32; without NAME in the order of the graph",
         ),
     ] = field(default_factory=list)
     random: Annotated[
@@ -61,14 +61,15 @@ class RunOptions(PluginOptions, JsonOptions):
     compare: Annotated[
         str,
         typer.Option(
-            metavar="ENGINE", help="compute with this engine too: every output byte must be equal"
+            metavar="ENGINE",
+            help="compute with this engine too, and fail unless every output byte is equal",
         ),
     ] = ""
     engine: Annotated[
         str,
         typer.Option(
-            help="fast, reference, or instructions, which executes the DPU code of a file that is "
-            "compiled for a board"
+            help="engine that computes: fast, reference, or instructions, which executes the DPU "
+            "code of a file that is compiled for a board"
         ),
     ] = "fast"
     order: Annotated[
@@ -76,7 +77,7 @@ class RunOptions(PluginOptions, JsonOptions):
         typer.Option(
             min=0,
             metavar="SEED",
-            help="execute the instructions in a random order among those that the DPU may take",
+            help="execute the instructions in a random order that their dependencies allow",
         ),
     ] = None
 
@@ -131,37 +132,37 @@ def run(options: RunOptions) -> int:
     done = f"{batch} in {seconds:.3f} s with the {options.engine} engine"
     print_lines(f"{done}: {written}" if written else done)
     if options.compare:
-        print_lines(f"every output byte is equal with the {options.compare} engine")
+        print_lines(f"every output byte equals that of the {options.compare} engine")
     if left_out and targets:
         names = ", ".join(_short(name) for name in left_out)
-        print_lines(f"left out: {names}; each takes an --output NAME=OUT.npy")
+        print_lines(f"not written: {names}; give --output NAME=OUT.npy for each")
     return DONE
 
 
 def _check_run(options: RunOptions) -> None:
-    """Refuse options that do not go together, and engines that there are not."""
+    """Raise TutelageError for options that exclude each other, and for unknown engines."""
     from tutelage.dpu.engine.reference import ENGINES
 
     for name, engine in (("--engine", options.engine), ("--compare", options.compare)):
         if engine not in ENGINES and (engine or name == "--engine"):
-            raise TutelageError(f"{name} {engine}: can be {', '.join(ENGINES)}")
+            raise TutelageError(f"{name} {engine}: not one of {', '.join(ENGINES)}")
     if options.order is not None and options.engine != "instructions":
-        raise TutelageError("--order goes with --engine instructions")
+        raise TutelageError("--order needs --engine instructions")
     if options.compare == options.engine and options.order is None:
-        raise TutelageError(f"--compare {options.compare}: that engine runs already")
+        raise TutelageError(f"--compare {options.compare}: the same as --engine: give another")
     if bool(options.input) == bool(options.random):
         raise TutelageError("give --input IN.npy, or --random N")
 
 
 def _is_brief(options: RunOptions) -> bool:
-    """Whether so little is to be computed that the start takes longer."""
+    """Whether computing takes less time than starting the faster runtime."""
     from tutelage.dpu.inspect.samples import split_name
 
     if options.random:
         return options.random <= CHUNK
     try:
         sizes = [split_name(text)[1].stat().st_size for text in options.input]
-    except OSError:  # reported where the file is read
+    except OSError:  # reported when the file is read
         return False
     return sum(sizes) <= BRIEF_BYTES
 
@@ -171,8 +172,8 @@ def _check_equal(found: dict[str, Array], others: dict[str, Array], options: Run
 
     Raises
     ------
-    TutelageError
-        They differ: exit status 1.
+    EnginesDiffer
+        They differ.
     """
     for name, values in found.items():
         wrong = int(np.count_nonzero(values != others[name]))
@@ -180,12 +181,12 @@ def _check_equal(found: dict[str, Array], others: dict[str, Array], options: Run
             raise EnginesDiffer(
                 f"{options.xmodel}: {wrong:,} of {counted(values.size, 'value')} of "
                 f"{_short(name)} differ between the {options.engine} and the {options.compare} "
-                "engine: please report it"
+                "engine: please report this as a bug"
             )
 
 
 class EnginesDiffer(TutelageError):
-    """Two engines gave different outputs for one model."""
+    """Two engines computed different outputs of one model."""
 
     status = FAILED
 
@@ -197,7 +198,7 @@ def _short(name: str) -> str:
 
 
 def _targets(model: Model, texts: list[str]) -> dict[str, Path]:
-    """Output name -> file."""
+    """Return the file of each output by name."""
     from tutelage.dpu.inspect.samples import split_name
 
     names = [op.get_name() for op in model.program.outputs]
@@ -207,17 +208,20 @@ def _targets(model: Model, texts: list[str]) -> dict[str, Path]:
         if name is None:
             if position >= len(names):
                 raise TutelageError(
-                    f"{counted(len(texts), 'output')} asked for, the model has {len(names)}"
+                    f"--output: {counted(len(texts), 'file')}, but the model has "
+                    f"{counted(len(names), 'output')}"
                 )
             name = names[position]
         if name not in names:
-            raise TutelageError(f"no output {name!r}; the model has {', '.join(names)}")
+            raise TutelageError(
+                f"--output {text}: no output {name!r}; the model has {', '.join(names)}"
+            )
         targets[name] = path
     return targets
 
 
 def _compute(model: Model, inputs: list[Array]) -> tuple[dict[str, Array], int]:
-    """All outputs, computed in chunks, and the batch size."""
+    """Compute all outputs, in chunks; return them and the batch size."""
     first = model.program.inputs[0].get_output_tensor().dims[0] if inputs else 1
     batch = len(inputs[0]) // first if inputs and inputs[0].ndim else 1
     whole = not inputs or batch <= CHUNK or not model.program.takes_batches
@@ -232,23 +236,28 @@ def _compute(model: Model, inputs: list[Array]) -> tuple[dict[str, Array], int]:
 
 @dataclass(frozen=True, kw_only=True)
 class ShimOptions(PluginOptions):
-    """Of `shim`."""
+    """Options of `shim`."""
 
-    script: Annotated[str, typer.Argument(metavar="SCRIPT")]
-    arguments: Annotated[list[str], typer.Argument(metavar="ARG")] = field(default_factory=list)
+    script: Annotated[
+        str, typer.Argument(metavar="SCRIPT", help="Python script to run, unmodified")
+    ]
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="ARG", help="arguments of the script")
+    ] = field(default_factory=list)
     realtime: Annotated[
         str | None,
         typer.Option(
             metavar="BOARD",
-            help="let each job take what `predict` predicts for the board's core, such as zcu104",
+            help="run at the speed of a board, such as zcu104: each job takes the time that "
+            "`predict` predicts for a core of its DPU",
         ),
     ] = None
     asynchronous: Annotated[
         bool,
         typer.Option(
             "--asynchronous",
-            help="let execute_async return at once; on an edge board it returns when the job is "
-            "done",
+            help="let execute_async return immediately; on an edge board it returns when the job "
+            "is finished",
         ),
     ] = False
 
@@ -263,7 +272,7 @@ class ShimOptions(PluginOptions):
 def shim(options: ShimOptions) -> int:
     """Run a script for the board, or for AMD's quantiser (pytorch_nndct).
 
-    The exit status is the script's own, 130 after Ctrl-C.
+    The exit status is that of the script, 130 after Ctrl-C.
     """
     from tutelage.dpu.ops.reference import load_plugins
     from tutelage.dpu.predict import latency
@@ -278,19 +287,19 @@ def shim(options: ShimOptions) -> int:
     shim.prepare(options.script, options.arguments)
     try:
         shim.run(options.script)
-    except Exception:  # the script's own error, printed as `python script` would
+    except Exception:  # of the script, printed as `python script` would print it
         sys.excepthook(*sys.exc_info())
         return FAILED
     except KeyboardInterrupt:
         sys.excepthook(*sys.exc_info())
         return INTERRUPTED
-    finally:  # also behind a script that ends by sys.exit
+    finally:  # also after a script that ends by sys.exit
         _report_lateness(vart.pace_report())
     return DONE
 
 
 def _report_lateness(report: dict[str, float]) -> None:
-    """Print where a paced run was slower than the board would have been."""
+    """Print how much a run at a board's speed was slower than the board."""
     if report["late"]:
         jobs, worst = (
             f"{report['late']} of {counted(int(report['jobs']), 'job')}",

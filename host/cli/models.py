@@ -1,4 +1,4 @@
-"""Look into models: `tutelage inspect | diff | predict`."""
+"""Inspection of models: `tutelage inspect | diff | predict`."""
 
 from __future__ import annotations
 
@@ -25,61 +25,71 @@ if TYPE_CHECKING:
 
 DEFAULT_INPUT = "3x32x32"
 
-_BESIDE = "; default: as model.toml beside the file says, else"
+_BESIDE = "; default: that of model.toml beside the file, else"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(PluginOptions):
-    """Values on sample inputs."""
+    """Options of sample inputs, for statistics of values."""
 
     images: Annotated[
         list[str],
         SEVERAL,
         typer.Option(
             metavar="PATH...",
-            help="IN.npy (NAME=IN.npy for several inputs; as for `run`), or images and directories "
-            "of images: shows saturation, unused bits and dead channels of each layer",
+            help="sample inputs, to show saturation, unused bits and dead channels of each layer: "
+            "IN.npy as for `run` (NAME=IN.npy for several inputs), or images and directories of "
+            "images",
         ),
     ] = field(default_factory=list)
     colour: Annotated[
         str | None,
-        typer.Option(metavar="|".join(COLOURS), help=f"of images{_BESIDE} grey or bgr"),
+        typer.Option(
+            metavar="|".join(COLOURS),
+            help=f"colours of the network's input{_BESIDE} grey or bgr by its channels",
+        ),
     ] = None
     mean: Annotated[
         list[float],
         SEVERAL,
-        typer.Option(metavar="M...", help=f"taken off pixels 0..255{_BESIDE} 0"),
+        typer.Option(
+            metavar="M...", help=f"mean to subtract from pixels 0..255, by channel{_BESIDE} 0"
+        ),
     ] = field(default_factory=list)
     scale: Annotated[
         list[float],
         SEVERAL,
-        typer.Option(metavar="S...", help=f"then multiplied with{_BESIDE} 1"),
+        typer.Option(
+            metavar="S...", help=f"factor by which to multiply then, by channel{_BESIDE} 1"
+        ),
     ] = field(default_factory=list)
 
     def check(self) -> None:
-        """Raise TutelageError where the options do not go together, or --colour is unknown."""
+        """Raise TutelageError if --colour is unknown, or an option lacks --images."""
         if self.colour is not None and self.colour not in COLOURS:
-            raise TutelageError(f"--colour {self.colour}: can be {', '.join(COLOURS)}")
+            raise TutelageError(f"--colour {self.colour}: not one of {', '.join(COLOURS)}")
         if not self.images and (self.colour or self.mean or self.scale or self.plugin):
-            raise TutelageError("--colour, --mean, --scale and --plugin go with --images")
+            raise TutelageError("--colour, --mean, --scale and --plugin need --images")
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectOptions(ImageOptions, JsonOptions):
-    """Of `inspect`."""
+    """Options of `inspect`."""
 
-    xmodel: Annotated[Path, typer.Argument(metavar="X.xmodel", help="quantised or compiled")]
-    ops: Annotated[bool, typer.Option("--ops", help="list every op as well")] = False
-    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="draw the graph")] = None
+    xmodel: Annotated[Path, typer.Argument(metavar="X.xmodel", help="quantised or compiled model")]
+    ops: Annotated[bool, typer.Option("--ops", help="also list every op")] = False
+    svg: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="draw the graph as an SVG file")
+    ] = None
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="write the graph and the tables as one page"),
+        typer.Option(metavar="FILE", help="write the graph and the tables as an HTML page"),
     ] = None
     places: Annotated[
         bool,
         typer.Option(
             "--places",
-            help="show where each tensor is, in banks and in the DDR, and when; executes the DPU "
+            help="show when and where each tensor is in banks and DDR memory; executes the DPU "
             "code of a file that is compiled for a board, which takes some seconds",
         ),
     ] = False
@@ -93,7 +103,7 @@ class InspectOptions(ImageOptions, JsonOptions):
     "board.xmodel --places",
 )
 def inspect(options: InspectOptions) -> int:
-    """Show what an .xmodel is."""
+    """Describe an .xmodel."""
     from tutelage.dpu.inspect.describe import describe_graph
     from tutelage.dpu.inspect.listing import lines
     from tutelage.dpu.predict.cycles import add_cycles
@@ -101,7 +111,7 @@ def inspect(options: InspectOptions) -> int:
 
     options.check()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnsortedWarning)  # it is one of the notes
+        warnings.simplefilter("ignore", UnsortedWarning)  # shown as one of the notes
         graph = Graph.deserialize(options.xmodel)
     with contradictions(str(options.xmodel)):
         facts = describe_graph(options.xmodel, graph)
@@ -138,7 +148,7 @@ def _add_statistics(facts: dict[str, Any], graph: Graph, options: InspectOptions
 
 
 def _code(facts: dict[str, Any], graph: Graph) -> list[PartCode]:
-    """Return the code of all DPU subgraphs, followed, and add its facts."""
+    """Return the analysed code of all DPU subgraphs, and add its facts."""
     from tutelage.dpu.inspect.code import analyse
 
     code = analyse(graph)
@@ -170,26 +180,26 @@ def _drawings(
 
 @dataclass(frozen=True, kw_only=True)
 class DiffOptions(JsonOptions):
-    """Of `diff`."""
+    """Options of `diff`."""
 
-    a: Annotated[Path, typer.Argument(metavar="A.xmodel")]
-    b: Annotated[Path, typer.Argument(metavar="B.xmodel")]
+    a: Annotated[Path, typer.Argument(metavar="A.xmodel", help="quantised or compiled model")]
+    b: Annotated[Path, typer.Argument(metavar="B.xmodel", help="model to compare with it")]
     layers: Annotated[
         bool,
         typer.Option(
             "--layers",
-            help="compare layers, not ops: what a quantised file against a compiled one always "
-            "does",
+            help="compare layers instead of ops, as is always done for a quantised and a compiled "
+            "file",
         ),
     ] = False
 
 
 @command("diff", "a.xmodel b.xmodel", "quantised.xmodel model.xmodel --json")
 def diff(options: DiffOptions) -> int:
-    """Show what two .xmodels differ in.
+    """Show the differences between two .xmodels.
 
-    Exit status 0: equal, 1: different, or not all could be compared (weights of another DPU), 2: a
-    bad file.
+    Exit status 0: equal, 1: different, or not completely comparable (weights of another DPU), 2: a
+    file cannot be read.
     """
     from tutelage.dpu.inspect.diff import diff, lines
 
@@ -203,15 +213,15 @@ def diff(options: DiffOptions) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(BoardOptions, JsonOptions):
-    """Of `predict`."""
+    """Options of `predict`."""
 
     model: Annotated[
         str,
         typer.Argument(
             metavar="X.xmodel | NETWORK",
-            help="quantised or compiled; or a PyTorch network: a preset, such as densenet-121, or "
-            "your own, MODULE:FUNCTION or FILE.py:FUNCTION; the function may also return "
-            "tutelage.dpu.predict.operations",
+            help="quantised or compiled model, or a PyTorch network: a preset, such as "
+            "densenet-121, or your own, MODULE:FUNCTION or FILE.py:FUNCTION; the function may also "
+            "return operations of tutelage.dpu.predict.operations",
         ),
     ]
     input: Annotated[
@@ -227,14 +237,14 @@ class PredictOptions(BoardOptions, JsonOptions):
         typer.Option(
             min=1,
             metavar="N...",
-            help="print the speed of so many threads as well as of one and as many as help",
+            help="numbers of threads to print the speed of, beside one and as many as increase it",
         ),
     ] = field(default_factory=list)
     measured: Annotated[
         list[Path],
         typer.Option(
             metavar="RUN",
-            help="a run.json or bench.json, or its directory, whose watts to take; repeatable; "
+            help="run.json or bench.json, or its directory, to take the watts from; repeatable; "
             "default: those below results/, else an estimate",
         ),
     ] = field(default_factory=list)
@@ -269,7 +279,7 @@ def _prediction(options: PredictOptions) -> Prediction:
 
     if options.model.endswith(".xmodel"):
         if options.input is not None:
-            raise TutelageError("--input is for networks; an .xmodel has its own")
+            raise TutelageError("--input is for networks; an .xmodel has its own input shape")
         return predict_file(Path(options.model), options.board)
     with needs("host"):
         from tutelage.host.explore.network_operations import create_operations

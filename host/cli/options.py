@@ -14,14 +14,14 @@ from tutelage.host.search.storage import DEFAULT_LEASE_SECONDS
 
 @dataclass(frozen=True, kw_only=True)
 class JsonOptions:
-    """--json."""
+    """The option --json."""
 
     json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class PluginOptions:
-    """--plugin."""
+    """The option --plugin."""
 
     plugin: Annotated[
         Path | None,
@@ -34,67 +34,75 @@ class PluginOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class BoardOptions:
-    """--board."""
+    """The option --board."""
 
-    board: Annotated[str, typer.Option(help="the board, by its profile")] = DEFAULT_BOARD
+    board: Annotated[str, typer.Option(help="name of the board's profile")] = DEFAULT_BOARD
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteOptions(BoardOptions, JsonOptions):
-    """The board and the way to it."""
+    """Options of a board and the connection to it."""
 
-    ssh_config: Annotated[Path | None, typer.Option("--ssh-config", help="for ssh -F")] = None
+    ssh_config: Annotated[
+        Path | None,
+        typer.Option("--ssh-config", help="configuration file for ssh, instead of ~/.ssh/config"),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostsOptions(RemoteOptions):
-    """Several boards of one kind."""
+    """Options of several boards with one profile."""
 
     hosts: Annotated[
         list[str],
         typer.Argument(
             metavar="HOST",
-            help="user@host, or names of ~/.ssh/config; default: your host for --board",
+            help="user@host, or names in ~/.ssh/config; default: the host configured for --board",
         ),
     ] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseOptions:
-    """What of a release can be chosen besides its model."""
+    """Options of a release other than its model."""
 
     wheels: Annotated[
-        Path | None, typer.Option(help="directory of wheels for what boards lack: no downloads")
+        Path | None,
+        typer.Option(
+            help="directory of wheels for packages that boards lack, instead of downloading them"
+        ),
     ] = None
     accept: Annotated[
-        list[str], typer.Option(help="a finding of the check that is not an obstacle; repeatable")
+        list[str],
+        typer.Option(help="name of a finding of the board's check to ignore; repeatable"),
     ] = field(default_factory=list)
     plugin: Annotated[
         Path | None,
         typer.Option(
             metavar="OPS.py",
-            help="Python file of the model's operators for the CPU; default of measure: what is "
-            "deployed with the model",
+            help="Python file with the model's operators for the CPU; default of measure: the one "
+            "that is deployed with the model",
         ),
     ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StorageOptions:
-    """Where the workers of several machines meet."""
+    """Options of the storage that workers on several machines share."""
 
     storage: Annotated[
         str,
         typer.Option(
             metavar="URL",
-            help="share the work with other machines: journal:FILE, or a database that Optuna "
-            "takes, such as mysql://USER@HOST/NAME; run the same command on each",
+            help="share the work with other machines through journal:FILE, or a database that "
+            "Optuna supports, such as mysql://USER@HOST/NAME; run the same command on each",
         ),
     ] = ""
     lease: Annotated[
         float,
         typer.Option(
             metavar="SECONDS",
-            help="a worker silent for so long counts as dead, and its work is done again",
+            help="time without a sign of life after which a worker counts as dead, and its work is "
+            "done again",
         ),
     ] = DEFAULT_LEASE_SECONDS

@@ -1,4 +1,4 @@
-"""Files that a command writes whole or not at all."""
+"""Atomic writing of a command's output files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class WriteError(TutelageError):
 
 
 def write_file(path: Path, content: bytes | memoryview) -> None:
-    """Write a file atomically; a pipe or a terminal, as it is.
+    """Write a file atomically; write directly to a pipe or a terminal.
 
     Raises
     ------
     WriteError
-        The system refuses.
+        The file cannot be written.
     """
     scratch = None
     try:

@@ -1,4 +1,4 @@
-"""What the commands print: results on standard output, notes on standard error."""
+"""Output of the commands: results to standard output, notes to standard error."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def print_json(value: Any) -> None:
 
 
 def print_lines(*lines: object) -> None:
-    """Print lines for a reader; names in them may come from anywhere."""
+    """Print lines for a reader, with control characters of untrusted names escaped."""
     print("\n".join(map(shown, lines)))
 
 
 def note(text: str) -> None:
-    """Print a line about what is going on."""
+    """Print a line of progress or a remark to standard error."""
     print(shown(text), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What rounding costs, layer by layer: `tutelage sensitivity`."""
+"""Sensitivity of each layer to rounding: `tutelage sensitivity`."""
 
 from __future__ import annotations
 
@@ -17,33 +17,38 @@ from tutelage.host.cli.printing import print_json, print_lines
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivityOptions(JsonOptions):
-    """Of `sensitivity`."""
+    """Options of `sensitivity`."""
 
     run: Annotated[
         Path,
         typer.Argument(
             metavar="RUN",
-            help="a quantised run's directory, its student.safetensors, or a run's RUN.toml, which "
-            "is then quantised without training",
+            help="directory of a quantised run, its student.safetensors, or the configuration "
+            "RUN.toml of a run, whose network is then quantised without training",
         ),
     ]
     images: Annotated[
-        int, typer.Option(min=1, help="test images; each passes twice for each quantiser")
+        int,
+        typer.Option(min=1, help="number of test images, each run twice for each quantiser"),
     ] = 64
-    rows: Annotated[int, typer.Option(min=0, help="the most harmful ones; 0: all")] = 20
+    rows: Annotated[
+        int, typer.Option(min=0, help="number of layers to show, the most harmful first; 0: all")
+    ] = 20
     changes: Annotated[
         list[str],
-        typer.Option("--set", metavar="TABLE.KEY=VALUE", help="change RUN.toml; repeatable"),
+        typer.Option(
+            "--set", metavar="TABLE.KEY=VALUE", help="override a value of RUN.toml; repeatable"
+        ),
     ] = field(default_factory=list)
 
 
 @command("sensitivity", "runs/ptq", "ptq.toml --set quantisation.weights=4 --rows 5")
 def sensitivity(options: SensitivityOptions) -> int:
-    """Show layers in the order of what their rounding costs.
+    """Show layers by the harm of their rounding.
 
-    "alone" is the network with this one rounding, "without" with all others: the signal of its
-    outputs over their error in dB, and how many percent of the images keep their class. Both are
-    compared with the same weights in float; labels are not used.
+    "alone" is the network with this rounding only, "without" with all others only: the ratio of its
+    outputs to their error in dB, and the percentage of the images that keep their class. Both are
+    relative to the same weights in float; labels are not used.
     """
     from tutelage.host.export.sensitivity_run import student_and_images
     from tutelage.host.quantise.ptq.sensitivity import sensitivity as report
@@ -58,8 +63,8 @@ def sensitivity(options: SensitivityOptions) -> int:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     whole = found.whole
     print_lines(
-        f"{counted(found.images, 'image')}, everything rounded: {whole.sqnr:.1f} dB, the class of "
-        f"{whole.same_class:.1f} % as in float",
+        f"{counted(found.images, 'image')}, everything rounded: {whole.sqnr:.1f} dB, "
+        f"{whole.same_class:.1f} % have the same class as in float",
         *("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows),
     )
     return DONE

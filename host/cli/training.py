@@ -1,4 +1,4 @@
-"""Train: `tutelage train | study`."""
+"""Training: `tutelage train | study`."""
 
 from __future__ import annotations
 
@@ -22,16 +22,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(JsonOptions):
-    """Of `train`."""
+    """Options of `train`."""
 
     config: Annotated[
-        Path, typer.Argument(metavar="RUN.toml", help="what is trained, see host/train/config.py")
+        Path,
+        typer.Argument(
+            metavar="RUN.toml", help="configuration of the run, see host/train/config.py"
+        ),
     ]
-    output: Annotated[Path, typer.Option(help="directory of checkpoints, log and result")]
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False
+    output: Annotated[Path, typer.Option(help="directory for checkpoints, log and results")]
+    resume: Annotated[bool, typer.Option("--resume", help="continue from the last checkpoint")] = (
+        False
+    )
     changes: Annotated[
         list[str],
-        typer.Option("--set", metavar="TABLE.KEY=VALUE", help="change the file; repeatable"),
+        typer.Option(
+            "--set", metavar="TABLE.KEY=VALUE", help="override a value of RUN.toml; repeatable"
+        ),
     ] = field(default_factory=list)
 
 
@@ -44,7 +51,7 @@ class TrainOptions(JsonOptions):
 def train(options: TrainOptions) -> int:
     """Train a network.
 
-    Over several processes or machines: accelerate launch -m tutelage train ...
+    With several processes or machines: accelerate launch -m tutelage train ...
     """
     from rich.console import Console
 
@@ -71,7 +78,7 @@ def train(options: TrainOptions) -> int:
 
 
 def _result_lines(results: RunResults, output: Path, is_labelled: bool) -> list[str]:
-    """What a run ended with, shortly; without labels those are the float network's classes."""
+    """Return a summary of a run; without labels it compares with the float network's classes."""
     top5 = f" ({results.top5_accuracy:.2f} % top-5)" if results.top5_accuracy is not None else ""
     start = f"{results.method}: {results.accuracy:.2f} %"
     if not is_labelled:
@@ -93,38 +100,42 @@ def _is_main_process() -> bool:
 
 
 def _prepare(output: Path, resume: bool) -> None:
-    """Make the directory of a run; a run that is already in it must be resumed."""
+    """Create the directory of a run; refuse one that has a run already, unless to resume it."""
     from tutelage.host.train.checkpoint import CheckpointError
 
     if not resume and (output / "checkpoint.safetensors").exists():
         raise CheckpointError(
-            f"{output}: has a run already; go on with --resume or take another place"
+            f"{output}: has a run already: continue it with --resume, or give another --output"
         )
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunDirectoryError(f"{output}: {error.strerror}; give another --output") from error
+        raise RunDirectoryError(f"{output}: {error.strerror}: give another --output") from error
 
 
 class RunDirectoryError(TutelageError):
-    """A directory for results cannot be made."""
+    """A directory for results cannot be created."""
 
     status = FAILED
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions(StorageOptions, JsonOptions):
-    """Of `study`."""
+    """Options of `study`."""
 
     spec: Annotated[
         Path | None,
-        typer.Argument(metavar="STUDY.toml", help="default: host/train/study.toml"),
+        typer.Argument(
+            metavar="STUDY.toml", help="the study's file; default: host/train/study.toml"
+        ),
     ] = None
-    output: Annotated[Path, typer.Option(help="directory of study.csv and the runs")] = Path(
+    output: Annotated[Path, typer.Option(help="directory for study.csv and the runs")] = Path(
         "results"
     )
-    jobs: Annotated[int, typer.Option(min=0, help="cells at a time; 0: one per core")] = 0
-    limit: Annotated[int, typer.Option(min=0, help="stop after so many cells; 0: all")] = 0
+    jobs: Annotated[int, typer.Option(min=0, help="cells to run at a time; 0: one per core")] = 0
+    limit: Annotated[
+        int, typer.Option(min=0, help="stop after this number of cells; 0: run all")
+    ] = 0
 
 
 @command(
@@ -136,8 +147,9 @@ class StudyOptions(StorageOptions, JsonOptions):
 def study(options: StudyOptions) -> int:
     """Run the cells of a study.
 
-    It goes on where it was stopped. With --storage several machines share the cells: run the same
-    command on each, with an --output that all of them see. A dead machine's cells are done again.
+    A study that was stopped continues. With --storage several machines share the cells: run the
+    same command on each, with an --output that all of them can access. Cells of a machine that died
+    are run again.
     """
     from rich.console import Console
 
@@ -150,7 +162,7 @@ def study(options: StudyOptions) -> int:
     plan = studies.read_study(options.spec or studies.DEFAULT, options.output)
     console = Console(stderr=options.json, highlight=False, markup=False, soft_wrap=True)
     jobs = options.jobs or len(os.sched_getaffinity(0))
-    done = f"{len(plan.done())} of {counted(len(plan.cells), 'cell')} are done, in {plan.table}"
+    done = f"{len(plan.done())} of {counted(len(plan.cells), 'cell')} finished, in {plan.table}"
     console.print(f"{done}{_time_left(plan, jobs)}")
     failures = 0
     for cell, result in plan.run(jobs, options.limit, shared):

@@ -1,1 +1,1 @@
-"""From a quantised .xmodel to one that a board or the emulation runs."""
+"""Compilation of a quantised .xmodel for a board or for the emulation."""

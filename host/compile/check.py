@@ -1,4 +1,4 @@
-"""Is this compiled .xmodel the quantised one, and for this DPU? Asked before it goes there."""
+"""Checks of a compiled .xmodel against the quantised one and the target DPU, before deployment."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tutelage.dpu.xmodel.op import Op
 from tutelage.dpu.xmodel.subgraph import Subgraph
 from tutelage.host.compile.target import CompileError, Target
 
-IMAGES = 8  # that both files are run on
-_SHOWN = 5  # ops in one message
+IMAGES = 8  # random images to run both files on
+_SHOWN = 5  # most ops in one message
 
-# Ops that hold or convert values: that they are not on the DPU is no loss.
+# Ops that store or convert values, which cost nothing outside the DPU.
 _GLUE = {
     "data", "data-fix", "const", "const-fix", "fix", "fix2float", "float2fix", "upload", "download",
 }  # fmt: skip
@@ -39,20 +39,21 @@ _GLUE = {
 def check_compiled(
     graph: Graph, quantised: Graph, target: Target, several: bool = False
 ) -> list[str]:
-    """What is right with a compiled graph, each as a line for the reader.
+    """Check a compiled graph; return a line for the reader about each check.
 
-    It has one DPU subgraph, is for the target's DPU, has the quantised graph's fix points at its
-    inputs and outputs, the same parameters byte for byte, and on the emulation gives the same
-    outputs for random int8 images. Its code, where it has any, gives them for one image too.
+    The graph must have one DPU subgraph, be for the target's DPU, have the quantised graph's fix
+    points at its inputs and outputs, the same parameters byte for byte, and compute the same
+    outputs for random int8 images on the emulation. If it has DPU code, the code must compute the
+    same outputs for one of these images.
 
     Parameters
     ----------
-    several : whether it may have more DPU subgraphs, with what the CPU does between them
+    several : whether it may have several DPU subgraphs, with ops on the CPU between them
 
     Raises
     ------
     CompileError
-        Any of these does not hold; the text says what to do.
+        A check fails; the text says what to do.
     """
     try:
         with contradictions("the compiled file"):
@@ -72,23 +73,24 @@ def check_compiled(
 
 
 def check_source(graph: Graph, quantised: Path) -> str | None:
-    """That the compiler's own note of its input names this file; None where it made none.
+    """Check the compiler's record of its input; return a line, or None if there is no record.
 
-    AMD's compiler 2.5 writes the MD5 of what it read into `files_md5sum` (measured: PointPillars).
+    AMD's compiler 2.5 writes the MD5 of the file that it read into `files_md5sum` (seen in
+    PointPillars).
 
     Raises
     ------
     CompileError
-        It was made from another file.
+        The graph was compiled from another file.
     """
     sums = graph.get_attr("files_md5sum") if graph.has_attr("files_md5sum") else {}
     if not isinstance(sums, dict) or not sums:
         return None
     if hashlib.md5(quantised.read_bytes(), usedforsecurity=False).hexdigest() not in sums.values():
         raise CompileError(
-            f"the compiler notes that it read another file than {quantised}; compile it again"
+            f"the result was compiled from another file than {quantised}; compile it again"
         )
-    return "the compiler's note of its input names this file"
+    return "the MD5 of the input that the compiler recorded is that of this file"
 
 
 # -- the DPU ----------------------------------------------------------------------------------
@@ -99,20 +101,20 @@ def _attr(holder: Any, name: str) -> Any:
 
 
 def _the_dpu_part(graph: Graph, quantised: Graph, several: bool) -> Subgraph:
-    """The only DPU subgraph, or the first of several."""
+    """Return the only DPU subgraph, or the first of several if these are allowed."""
     parts, fallen = dpu_parts(graph), ops_on_cpu(graph)
     if len(parts) == 1 or (parts and several):
         return parts[0]
     start = f"the result has {len(parts)} DPU subgraphs instead of one"
     if not fallen:
-        raise CompileError(f"{start}, without an op between them: compile the parts one by one")
+        raise CompileError(f"{start}, without an op between them: compile each part separately")
     shown = "; ".join(_why_on_the_cpu(fallen, quantised)[:_SHOWN])
     more = f"; and {len(fallen) - _SHOWN} more" if len(fallen) > _SHOWN else ""
-    raise CompileError(f"{start}; on the CPU: {shown}{more}; change these in the network")
+    raise CompileError(f"{start}; on the CPU: {shown}{more}: replace these in the network")
 
 
 def _why_on_the_cpu(fallen: list[Op], quantised: Graph) -> list[str]:
-    """Each op with the reason that the DPU's rules give, as far as the emulator knows them."""
+    """Return each op with the reason, from the emulator's rules of the DPU if they have one."""
     from tutelage.dpu.compiler.emulation import on_cpu
 
     try:
@@ -126,7 +128,7 @@ def _why_on_the_cpu(fallen: list[Op], quantised: Graph) -> list[str]:
 
 
 def ops_on_cpu(graph: Graph) -> list[Op]:
-    """Return what a compiled graph computes on the CPU, without what only converts values."""
+    """Return the ops of a compiled graph that run on the CPU, except those that convert values."""
     on_dpu = {op for part in dpu_parts(graph) for op in part.get_ops()}
     return [op for op in graph.toposort() if op not in on_dpu and op.get_type() not in _GLUE]
 
@@ -141,7 +143,7 @@ def _parts(graph: Graph) -> str:
 def _made_for(part: Subgraph, target: Target) -> str:
     name, number = str(_attr(part, "dpu_name") or "a DPU without name"), fingerprint_of(part)
     if number is not None:
-        name = dpu_name(number)  # what the file calls it may be wrong
+        name = dpu_name(number)  # the name in the file may be wrong
     if target.is_emulator:
         if name != target.dpu_name:
             raise CompileError(f"the result is for {name}, not for the emulator")
@@ -151,8 +153,8 @@ def _made_for(part: Subgraph, target: Target) -> str:
     made = f"{name} with the fingerprint {number:#x}" if number is not None else name
     wanted = " or ".join(f"{key:#x} ({text})" for key, text in target.fingerprints.items())
     raise CompileError(
-        f"the result is for {made}, not for the {target.name}, whose DPU has {wanted}; "
-        f"give the {target.name}'s arch.json with --arch FILE"
+        f"the result is for {made}, not for the {target.name}, whose DPU has {wanted}: "
+        f"give the {target.name}'s arch.json by --arch FILE"
     )
 
 
@@ -165,21 +167,21 @@ def _same_fix_points(graph: Graph, quantised: Graph) -> str:
         found, wanted = points(graph), points(quantised)
         if found != wanted:
             raise CompileError(
-                f"the {what} fix points are {found}, the quantised file's {wanted}: the result was "
-                "made from another file; quantise and compile again"
+                f"the {what} fix points are {found}, those of the quantised file {wanted}: the "
+                "result was made from another file; quantise and compile again"
             )
         texts.append(f"{what} {', '.join(map(str, found))}")
     return f"fix points as quantised: {'; '.join(texts)}"
 
 
 def _input_points(graph: Graph) -> list[int | None]:
-    """Fix point of each input: its own, or that of the op which quantises it."""
+    """Return the fix point of each input: its own, or that of the op that quantises it."""
     heads = [op for op in graph.toposort() if op.get_type() in ("data", "data-fix")]
     return [input_point(op) for op in heads]
 
 
 def _output_points(graph: Graph) -> list[int | None]:
-    """Fix point of each output, or of the last value before it that has one."""
+    """Return the fix point of each output, or of the last value before it that has one."""
     points = []
     for op in graph_outputs(graph):
         while declared_point(op) is None and op.get_input_ops().get("input"):
@@ -189,10 +191,10 @@ def _output_points(graph: Graph) -> list[int | None]:
 
 
 def _same_parameters(compiled: Model, original: Model) -> str:
-    """Compare int8 parameters with their fix points, whatever their names.
+    """Compare int8 parameters and their fix points, independently of their names.
 
     A dense layer may become a convolution; its matrix is compared column by column, in the order
-    of the map that it reads. A bias that is far finer than the accumulator is shifted on the way.
+    of the map that it reads. A bias that is much finer than the accumulator may be shifted.
     """
     found = Counter((p.point, p.values.tobytes()) for p in _parameters(compiled))
     missing, count, size, shifted = [], 0, 0, 0
@@ -212,17 +214,17 @@ def _same_parameters(compiled: Model, original: Model) -> str:
             f"{missing[0]}: do not use the result; quantise and compile again"
         )
     text = f"{counted(count, 'parameter')} ({size:,} bytes) equal byte for byte"
-    return f"{text}, but for {shifted} biases shifted as the accumulator needs" if shifted else text
+    return f"{text}, except {shifted} biases shifted for the accumulator" if shifted else text
 
 
 @dataclass(frozen=True)
 class _Parameter:
-    """An int8 constant; weights of dense layers as `dense_matrix` has them."""
+    """An int8 constant; weights of dense layers have the form of `dense_matrix`."""
 
     name: str
     point: int
     values: Array
-    layer: Layer | None  # that has it for its bias
+    layer: Layer | None  # whose bias it is
 
 
 def _is_shifted(parameter: _Parameter, point: int, data: bytes) -> bool:
@@ -232,7 +234,7 @@ def _is_shifted(parameter: _Parameter, point: int, data: bytes) -> bool:
 
 
 def _parameters(model: Model) -> list[_Parameter]:
-    """The weights and biases."""
+    """Return the weights and biases."""
     layers = layers_of(model.graph)
     dense = {layer.weights: layer for layer in layers if is_dense(layer)}
     biased = {layer.bias: layer for layer in layers if layer.bias is not None}
@@ -241,7 +243,7 @@ def _parameters(model: Model) -> list[_Parameter]:
         values, point = model.program.constants.get(op.get_name()), declared_point(op)
         if values is None or point is None:
             continue
-        if values.dtype != np.int8:  # a `fix` in a quantised file: real numbers on int8's grid
+        if values.dtype != np.int8:  # a `fix` in a quantised file has real numbers on int8's grid
             values = saturate(integers_of(values, point))
         if op in dense:
             values = dense_matrix(dense[op], values)
@@ -274,6 +276,6 @@ def _same_by_code(graph: Graph, compiled: Model) -> str:
     if any(not np.array_equal(one, other) for one, other in zip(found, wanted, strict=True)):
         raise CompileError(
             "the result's instructions compute other outputs than its ops, so it is not written: "
-            "please report it with the quantised file"
+            "please report this with the quantised file"
         )
     return "the same outputs from the DPU's instructions, executed for one of them"

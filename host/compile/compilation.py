@@ -1,13 +1,13 @@
-"""From a quantised .xmodel to one that a board (or the emulation) runs, checked.
+"""Compilation of a quantised .xmodel for a board or the emulation, with checks of the result.
 
     tutelage compile runs/qkd/model       # model directory, see core/model_package.py
     tutelage compile net.xmodel -o out --target zcu104 --dry-run
 
-For a board the compiler of this project writes the DPU's instructions (dpu/compiler/board); AMD's
-vai_c_xir is taken where it is asked for. The result is written into a scratch directory inside the
-output directory. Only one that passes host/compile/check.py is moved to `model.xmodel`; then
-`model.toml`, where there is one, gets its checksum and origin. Whatever fails, and at whatever
-moment, the files that were there before stay; `compile.log` keeps what AMD's compiler said.
+For a board this project's compiler generates the DPU's instructions (dpu/compiler/board); AMD's
+vai_c_xir is used on request. The result is written into a scratch directory inside the output
+directory. Only if it passes host/compile/check.py, it is moved to `model.xmodel`; then its checksum
+and origin are written to `model.toml`, if there is one. If anything fails, at any moment, the
+existing files remain; `compile.log` has the output of AMD's compiler.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 LOG = "compile.log"
 
 OWN, AMD = "own", "vai_c_xir"
-"""What `CompileOptions.compiler` may be besides a program."""
+"""Values of `CompileOptions.compiler` other than the path of a program."""
 
 EMULATOR_COMPILER = "Tutelage's own, dpu/compiler/emulation.py"
 
@@ -60,15 +60,15 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """What the caller asks for.
+    """Options of a compilation.
 
     Attributes
     ----------
-    target : a board, "emulator" or a fingerprint; "" for the usual board
-    compiler : "" or `OWN`, `AMD` (looked for), or AMD's compiler as a program
-    image : a container image with AMD's compiler, which is then taken
-    arch : the target's arch.json instead of the board's usual one
-    limit : most seconds that AMD's compiler may take, 0 for no limit
+    target : name of a board, "emulator" or a fingerprint; "" for the default board
+    compiler : "" or `OWN`; `AMD` to find AMD's compiler; or the path of AMD's compiler
+    image : container image with AMD's compiler, which is then used
+    arch : arch.json of the target, instead of that of the board's profile
+    limit : time limit of AMD's compiler, s; 0 for none
     """
 
     target: str = ""
@@ -80,7 +80,7 @@ class CompileOptions:
 
 @dataclass(frozen=True)
 class CompileSource:
-    """The quantised file, and what its model directory says of it (None for a bare file)."""
+    """The quantised file, and its model directory's description (None for a single file)."""
 
     path: Path
     description: Description | None
@@ -88,7 +88,16 @@ class CompileSource:
 
 @dataclass(frozen=True)
 class CompilePlan:
-    """What is going to happen. `compiler` is None where this project's own is taken."""
+    """A compilation that has been checked, before anything is written.
+
+    Attributes
+    ----------
+    source, graph : the quantised file and its content
+    output : directory of the result
+    target : the DPU, or the emulator
+    compiler : AMD's compiler; None for this project's
+    options : as the caller gave them
+    """
 
     source: CompileSource
     graph: Graph
@@ -99,34 +108,34 @@ class CompilePlan:
 
     @property
     def log(self) -> Path:
-        """What AMD's compiler says."""
+        """File for the output of AMD's compiler."""
         return self.output / LOG
 
     @property
     def job(self) -> vai.CompilerJob:
-        """The call of AMD's compiler."""
+        """Call of AMD's compiler."""
         scratch = self.output.absolute() / f".compile-{os.getpid()}"
         return vai.CompilerJob(self.source.path, scratch, self.options.arch)
 
     @property
     def command(self) -> list[str] | None:
-        """The call as a list; None for this project's compiler, which runs in this process."""
+        """Command as a list; None for this project's compiler, which runs in this process."""
         return vai.command_line(self.compiler, self.target, self.job) if self.compiler else None
 
 
 def plan_compile(model: Path, output: Path | None, options: CompileOptions) -> CompilePlan:
-    """Look at everything that can be wrong before anything is written.
+    """Check the model and the options before anything is written.
 
     Parameters
     ----------
     model : quantised .xmodel, or a directory with quantised.xmodel
-    output : directory of the result; None for the model's own
-    options : the rest of the options
+    output : directory of the result; None for that of the model
+    options : target, compiler and more
 
     Raises
     ------
     CompileUsageError, DpuError
-        The model, an option or model.toml is wrong, or the compiler is missing.
+        The model, an option or model.toml cannot be used, or the compiler is missing.
     """
     source = find_source(model)
     graph = _read_quantised(source.path)
@@ -139,17 +148,17 @@ def plan_compile(model: Path, output: Path | None, options: CompileOptions) -> C
 
 
 UNTRIED = "no file of this compiler has run on a real DPU yet: on the board, deploy compares it"
-"""What the user has to know of a result."""
+"""Warning for the user about a result of this project's compiler."""
 
 
 @dataclass(frozen=True)
 class CompileResult:
-    """What was written.
+    """Result of a compilation.
 
     Attributes
     ----------
     figures : for the reader and for JSON
-    own : what this project's compiler decided; None for another compiler or the emulator
+    own : result of this project's compiler for boards; None for AMD's or the emulator
     """
 
     figures: dict[str, Any]
@@ -157,12 +166,16 @@ class CompileResult:
 
 
 def compile_model(plan: CompilePlan, say: Say) -> CompileResult:
-    """Compile, check, put in place; returns the figures of the result.
+    """Compile, check the result and move it into place.
+
+    Parameters
+    ----------
+    say : called with each line of progress for the user
 
     Raises
     ------
     CompileError
-        The compiler failed or its result is wrong; nothing is left but the log.
+        The compiler failed or its result is wrong; only the log was written.
     """
     own: BoardModel | None = None
     with _writing(plan.output), scratch_directory(plan.job.scratch) as scratch:
@@ -188,7 +201,7 @@ def compile_model(plan: CompilePlan, say: Say) -> CompileResult:
 
 
 def _next(plan: CompilePlan) -> str:
-    """The command that takes the result: its directory where it is a model's, else its file."""
+    """Return a command that uses the result, by its model directory, or else by its file."""
     place = plan.output if plan.source.description is not None else plan.output / COMPILED
     model = shlex.quote(str(place))
     if plan.target.is_emulator:
@@ -197,16 +210,20 @@ def _next(plan: CompilePlan) -> str:
     return f"tutelage deploy USER@BOARD --board {board} --model {model}"
 
 
-# -- what goes in -----------------------------------------------------------------------------
+# -- input ------------------------------------------------------------------------------------
 
 
 def find_source(model: Path) -> CompileSource:
-    """The quantised file that `model` means; quantised.xmodel beside a model.toml is its directory.
+    """Return the quantised file of a path, with the description in a model.toml beside it.
+
+    Parameters
+    ----------
+    model : quantised .xmodel, or a directory with quantised.xmodel
 
     Raises
     ------
     CompileUsageError
-        It is not there.
+        The file does not exist.
     DpuError
         model.toml cannot be used, or has the checksum of another file.
     """
@@ -214,7 +231,7 @@ def find_source(model: Path) -> CompileSource:
     path = folder / QUANTISED if model.is_dir() else model
     if not path.exists():
         what = f"{path}: no such file"
-        hint = "; `tutelage export` writes it" if model.is_dir() else ""
+        hint = ": `tutelage export` writes it" if model.is_dir() else ""
         raise CompileUsageError(what + hint)
     if path.name != QUANTISED or not (folder / DESCRIPTION).is_file():
         return CompileSource(path, None)
@@ -230,24 +247,24 @@ def _read_quantised(path: Path) -> Graph:
     if parts:
         made = "a DPU" if not parts[0].has_attr("dpu_name") else parts[0].get_attr("dpu_name")
         made = next(map(describe, fingerprints_of(graph)), made)  # the name may be wrong
-        raise CompileUsageError(f"{path}: compiled already, for {made}; give the quantised file")
+        raise CompileUsageError(f"{path}: already compiled, for {made}: give the quantised file")
     if not any(op.get_type() == "fix" for op in graph.get_ops()):
-        raise CompileUsageError(f"{path}: not quantised (no fix ops); quantise it first")
+        raise CompileUsageError(f"{path}: not quantised (no fix ops): quantise it first")
     return graph
 
 
 def _check_output(source: CompileSource, output: Path) -> None:
-    """Refuse to write over the source, or over another model than the source's."""
+    """Raise CompileUsageError if the result would overwrite the source, or another model."""
     if output.exists() and not output.is_dir():
-        raise CompileUsageError(f"{output}: no directory; --output takes one")
+        raise CompileUsageError(f"{output}: not a directory: give a directory by --output")
     result = output / COMPILED
     if result.exists() and result.samefile(source.path):
         raise CompileUsageError(
-            f"{source.path}: the result would take its place; give another directory with --output"
+            f"{source.path}: the result would overwrite it: give another directory by --output"
         )
     if source.description is None and (output / DESCRIPTION).exists():
         raise CompileUsageError(
-            f"{output}: its {DESCRIPTION} describes another model; give another --output"
+            f"{output}: its {DESCRIPTION} describes another model: give another --output"
         )
 
 
@@ -261,14 +278,16 @@ def _find_target(options: CompileOptions) -> tuple[Target, vai.Compiler | None]:
             raise CompileUsageError(f"{named[0]} is for a board, not for the emulator")
         return target, None
     if options.compiler == OWN and options.image:
-        raise CompileUsageError(f"--image has AMD's compiler, --compiler {OWN} is another")
+        raise CompileUsageError(
+            f"--image is for AMD's compiler: leave it out, or give --compiler {AMD}"
+        )
     if own and not options.image:
         if options.arch is not None:
             target = target.with_arch(options.arch)
-        target.fingerprint  # noqa: B018 - raises where it is not known
+        target.fingerprint  # noqa: B018 - raises if it is not known
         return target, None
     if not target.arch:
-        raise CompileUsageError(f"the {target.name}'s profile names no target of AMD's compiler")
+        raise CompileUsageError(f"the {target.name}'s profile has no target for AMD's compiler")
     program = None if options.compiler in ("", AMD) else Path(options.compiler)
     return target, vai.find_compiler(target, program, options.image)
 
@@ -306,20 +325,20 @@ def _run_amd(plan: CompilePlan, compiler: vai.Compiler, say: Say) -> None:
 
 @contextmanager
 def _writing(output: Path) -> Iterator[None]:
-    """Tell a place that cannot be written in one line."""
+    """Raise CompileError of one line for a file that cannot be written."""
     try:
         output.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         place = error.filename or output
-        raise CompileError(f"{place}: {error.strerror or error}; give another --output") from error
+        raise CompileError(f"{place}: {error.strerror or error}: give another --output") from error
 
 
-# -- what comes out ---------------------------------------------------------------------------
+# -- output -----------------------------------------------------------------------------------
 
 
 def _origin(plan: CompilePlan, graph: Graph) -> dict[str, str]:
-    """Which compiler made it, when, and for what."""
+    """Return compiler, version, target and date of the result, for model.toml."""
     number = fingerprint_of(dpu_parts(graph)[0])
     from tutelage.dpu.compiler.board.graph import COMPILER
 
@@ -335,10 +354,10 @@ def _origin(plan: CompilePlan, graph: Graph) -> dict[str, str]:
 
 
 def _install(plan: CompilePlan, scratch: Path, origin: dict[str, str]) -> str:
-    """Move the result and its description into place; returns the result's SHA-256.
+    """Move the result and its description into place; return the SHA-256 of the result.
 
-    Between the two moves the description has the old checksum: who reads it then gets an error
-    and no wrong result.
+    Between the two moves the description has the old checksum: a reader at that moment gets an
+    error instead of a wrong result.
     """
     checksum = sha256_of(plan.job.result)
     if plan.source.description is not None:
@@ -353,9 +372,9 @@ def _install(plan: CompilePlan, scratch: Path, origin: dict[str, str]) -> str:
 def _described(
     plan: CompilePlan, source: Description, checksum: str, origin: dict[str, str]
 ) -> Description:
-    """The source's description with the result's checksum and `provenance.compile`.
+    """Return the source's description with the result's checksum and `provenance.compile`.
 
-    Checksums of files that are not beside the result are dropped: a reader checks them all.
+    Checksums of files that are not beside the result are left out, since a reader checks them all.
     """
     kept = {name: told for name, told in source.checksums.items() if (plan.output / name).is_file()}
     return replace(

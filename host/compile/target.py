@@ -1,4 +1,4 @@
-"""What a model is compiled for: a board, by its profile, or the emulator."""
+"""Targets of compilation: boards, by their profiles, and the emulator."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ MAX_ARCH = 1 << 16
 
 
 class CompileError(TutelageError):
-    """Compiling failed, or gave what must not be used; one line that says what to do."""
+    """Compilation failed, or its result must not be used; one line that says what to do."""
 
     status = FAILED
 
 
 class CompileUsageError(TutelageError):
-    """Compiling was asked for in a way that cannot work; the text is one line."""
+    """The model or an option of the compilation cannot be used; the text is one line."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A DPU, and how AMD's compiler is called for it.
+    """A DPU, and how to call AMD's compiler for it.
 
     Attributes
     ----------
-    name : for the reader, e.g. "ZCU104"
-    dpu_name : its architecture, as compiled models name it; the emulator has one of its own
-    fingerprints : `dpu_fingerprint` of models that it runs -> release of Vitis AI, the one that
-        goes with the board's usual image first
+    name : for the reader, such as "ZCU104"
+    dpu_name : its architecture, as compiled models name it; the emulator has its own
+    fingerprints : `dpu_fingerprint` of models that it runs -> release of Vitis AI; first that of
+        the board's usual image
     arch, command, images : of AMD's compiler, as in the board's profile; empty for the emulator
     """
 
@@ -50,53 +50,55 @@ class Target:
 
     @property
     def is_emulator(self) -> bool:
-        """Whether it is our own emulation, which AMD's compiler does not know."""
+        """Whether it is the emulation, which AMD's compiler does not support."""
         return self.dpu_name == EMULATOR_DPU_NAME
 
     @property
     def fingerprint(self) -> int:
-        """The one that code is made for.
+        """Fingerprint that code is generated for.
 
         Raises
         ------
         CompileUsageError
-            None is known.
+            The DPU's fingerprint is not known.
         """
         if not self.fingerprints:
             raise CompileUsageError(
-                f"the fingerprint of the {self.name}'s DPU is not known: give the number with "
-                "--target, or the board's arch.json with --arch"
+                f"the fingerprint of the {self.name}'s DPU is not known: give the number by "
+                "--target, or the board's arch.json by --arch"
             )
         return next(iter(self.fingerprints))
 
     def with_arch(self, path: Path) -> Target:
-        """Return the target with the fingerprint that an arch.json has.
+        """Return the target with the fingerprint of an arch.json.
 
         Raises
         ------
         CompileUsageError
-            The file has none.
+            The file cannot be read, or has no fingerprint.
         """
         try:
             number = json.loads(read_bounded(path, MAX_ARCH))["fingerprint"]
             fingerprint = int(str(number), 0)
         except (OSError, DpuError, ValueError, LookupError, TypeError) as error:
-            raise CompileUsageError(f"{path}: no arch.json with a fingerprint: {error}") from error
+            raise CompileUsageError(
+                f"{path}: not an arch.json with a fingerprint: {error}"
+            ) from error
         return replace(self, dpu_name=dpu_name(fingerprint), fingerprints={fingerprint: str(path)})
 
 
 def target_names() -> list[str]:
-    """What `load_target` takes."""
+    """Return the names that `load_target` accepts, except fingerprints."""
     return [*sorted(board_names()), EMULATOR]
 
 
 def load_target(name: str) -> Target:
-    """The target called `name`: "emulator", a board by its profile's file name, or a fingerprint.
+    """Return a target by its name: "emulator", that of a board's profile, or a fingerprint.
 
     Raises
     ------
     CompileUsageError
-        There is none of that name.
+        There is no target of that name.
     """
     if name == EMULATOR:
         return Target(EMULATOR, EMULATOR_DPU_NAME, {})
@@ -104,7 +106,7 @@ def load_target(name: str) -> Target:
         return _by_fingerprint(name)
     if name not in target_names():
         known = ", ".join([*target_names(), "a fingerprint such as 0x101000016010407"])
-        raise CompileUsageError(f"no target {name!r}; there are {known}")
+        raise CompileUsageError(f"no target {name!r}; known are {known}")
     profile = load_profile(name)
     target = Target(profile.name, profile.dpu_name, profile.fingerprints)
     if profile.compiler is None:
@@ -122,7 +124,7 @@ def _by_fingerprint(text: str) -> Target:
 
 
 def compiled_for(path: Path) -> str | None:
-    """Return the DPU's name that a compiled model's parts tell; None where the file tells none."""
+    """Return the name of the DPU that a model is compiled for; None if the file has none."""
     try:
         parts = Graph.deserialize(str(path)).get_root_subgraph().toposort_child_subgraph()
     except DpuError:

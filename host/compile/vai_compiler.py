@@ -1,8 +1,8 @@
-"""AMD's compiler vai_c_xir: where it is, how it is called, and what its complaints mean.
+"""AMD's compiler vai_c_xir: how to find it, call it, and explain its errors.
 
-It comes with AMD's containers only. Nothing here pulls an image: where none is present, the error
-tells the command. The compiler never sees a shell, the network (in a container), or the directory
-that its result will lie in: it writes into a scratch directory.
+It is distributed only in AMD's containers. No image is pulled here: if none is present, the error
+has the command to pull one. The compiler is run without a shell, in a container without network
+access, and writes into a scratch directory, not into the directory of the result.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ ENGINES = ("docker", "podman")
 NET_NAME = COMPILED.removesuffix(".xmodel")  # the compiler adds the suffix
 ARCH_FILE = "arch.json"
 
-_PROBE_SECONDS = 60  # docker's daemon may have to wake up
-_GRACE_SECONDS = 5  # between asking a compiler to end and killing it
+_PROBE_SECONDS = 60  # docker's daemon may have to start first
+_GRACE_SECONDS = 5  # between SIGTERM to a compiler and SIGKILL
 _TAIL_LINES = 15
 
 
 @dataclass(frozen=True)
 class Compiler:
-    """Where the compiler was found: a program, or an image with the engine that runs it."""
+    """The compiler: a program, or an image and the container engine that runs it."""
 
     program: str = ""
     engine: str = ""
@@ -46,20 +46,20 @@ class Compiler:
 
     @property
     def text(self) -> str:
-        """For the reader."""
+        """Name of the compiler for the reader."""
         return f"{PROGRAM} in {self.image}" if self.image else self.program
 
 
 @dataclass(frozen=True)
 class CompilerJob:
-    """One call.
+    """One call of the compiler.
 
     Attributes
     ----------
     source : the quantised .xmodel
-    scratch : directory for what the compiler writes
-    arch : the caller's own target file; None for the target's
-    name : of the container, to end it by
+    scratch : directory for the compiler's output
+    arch : target file of the caller; None for that of the target
+    name : of the container, by which it can be ended
     """
 
     source: Path
@@ -69,26 +69,31 @@ class CompilerJob:
 
     @property
     def result(self) -> Path:
-        """What the compiler writes."""
+        """File that the compiler writes."""
         return self.scratch / COMPILED
 
 
 def find_compiler(
     target: Target, program: Path | None = None, image: str | None = None
 ) -> Compiler:
-    """The compiler named by the caller, else on PATH, else in an image that docker or podman has.
+    """Find the compiler: the caller's, else on PATH, else in an image of docker or podman.
+
+    Parameters
+    ----------
+    program : path of the compiler
+    image : container image with the compiler
 
     Raises
     ------
     CompileUsageError
-        There is none; the text says how to come by one.
+        There is none; the text says how to get it.
     """
     if program is not None and image is not None:
         raise CompileUsageError("--compiler and --image exclude each other")
     if program is not None:
         found = shutil.which(str(program.absolute()))
         if found is None:
-            raise CompileUsageError(f"{program}: no program that can be run")
+            raise CompileUsageError(f"{program}: not an executable program")
         return Compiler(program=found)
     on_path = None if image else shutil.which(PROGRAM)
     if on_path:
@@ -109,14 +114,14 @@ def _find_image(images: list[str]) -> Compiler:
     if not engines:
         why = f"neither {PROGRAM} nor docker nor podman is on PATH; install docker, then: {pull}"
     elif troubles:
-        why = f"{troubles[0]}; see to that, then: {pull}"
+        why = f"{troubles[0]}; fix this, then: {pull}"
     else:
-        why = f"no {PROGRAM} on PATH and no image {' or '.join(images)} here; get one: {pull}"
+        why = f"no {PROGRAM} on PATH and no image {' or '.join(images)}; pull it: {pull}"
     raise CompileUsageError(why)
 
 
 def _trouble_with(engine: str, image: str) -> str | None:
-    """None where the engine has the image, "" where it has not, else why it cannot tell."""
+    """Return None if the engine has the image, "" if it has not, else why that is not known."""
     name = Path(engine).name
     command = [engine, "image", "inspect", "--format", "{{.Id}}", "--", image]
     try:
@@ -132,14 +137,14 @@ def _trouble_with(engine: str, image: str) -> str | None:
     text = done.stderr.decode(errors="replace").strip()
     if re.search(r"no such image|image not known|not found|no such object", text, re.IGNORECASE):
         return ""
-    return f"{name}: {shown(text.splitlines()[-1]) if text else 'fails without a word'}"
+    return f"{name}: {shown(text.splitlines()[-1]) if text else 'fails without a message'}"
 
 
 # -- the call ---------------------------------------------------------------------------------
 
 
 def command_line(compiler: Compiler, target: Target, job: CompilerJob) -> list[str]:
-    """The command as a list; every path in it is absolute, so that none looks like an option."""
+    """Return the command as a list; its paths are absolute, so that none looks like an option."""
     source, scratch = job.source.resolve(), job.scratch.absolute()
     if not compiler.image:
         arch = target.arch if _uses_installed_arch(compiler, target, job) else scratch / ARCH_FILE
@@ -162,14 +167,14 @@ def _options(source: str | Path, arch: str | Path, output: str | Path) -> list[s
 
 
 def _podman_options(engine: str) -> list[str]:
-    """Without root, podman maps users: ours must be ours inside; SELinux keeps mounts shut."""
+    """Return options by which rootless podman keeps our user id, and SELinux allows the mounts."""
     if Path(engine).name != "podman":
         return []
     return ["--userns", "keep-id", "--security-opt", "label=disable"]
 
 
 def _mount(source: Path, target: str, *more: str) -> str:
-    """A bind mount as the engines read it: a line of CSV, so that commas in paths are quoted."""
+    """Return a bind mount in the engines' notation, a line of CSV, so that commas are quoted."""
     line = io.StringIO()
     csv.writer(line).writerow(["type=bind", f"source={source}", f"target={target}", *more])
     return line.getvalue().strip()
@@ -180,10 +185,10 @@ def _uses_installed_arch(compiler: Compiler, target: Target, job: CompilerJob) -
 
 
 def write_arch(compiler: Compiler, target: Target, job: CompilerJob) -> None:
-    """Put the target file into the scratch directory, unless the installation's own is used.
+    """Write the target file to the scratch directory, unless that of the installation is used.
 
-    Where there is neither that nor one of the caller's, the DPU's fingerprint stands for it, which
-    the compiler takes as well (UG1414, "Compiling with an XIR-based Toolchain").
+    It is the caller's, or else one with the DPU's fingerprint only, which the compiler accepts as
+    well (UG1414, "Compiling with an XIR-based Toolchain").
     """
     if job.arch is not None:
         shutil.copyfile(job.arch, job.scratch / ARCH_FILE)
@@ -195,16 +200,19 @@ def write_arch(compiler: Compiler, target: Target, job: CompilerJob) -> None:
 def run_compiler(
     compiler: Compiler, command: list[str], job: CompilerJob, log: Path, limit: float
 ) -> None:
-    """Run the command, with everything it says in `log`; `limit` in seconds, 0 for none.
+    """Run the command; the compiler and its children have ended when this function returns.
 
-    Whatever ends this function, the compiler and its children have ended before.
+    Parameters
+    ----------
+    log : file for the compiler's output
+    limit : time limit, s; 0 for none
 
     Raises
     ------
     CompileError
-        It cannot be run, failed, took too long or wrote no result.
+        The compiler cannot be run, failed, took too long or wrote no result.
     """
-    # A session of its own: Ctrl-C reaches us alone, and its children can be ended with it.
+    # In a session of its own Ctrl-C does not reach it, and its children can be ended with it.
     with log.open("wb") as file, _terminated_as_interrupt():
         try:
             process = subprocess.Popen(
@@ -216,7 +224,7 @@ def run_compiler(
         try:
             status = process.wait(limit or None)
         except subprocess.TimeoutExpired:
-            hint = "give it more with --timeout, 0 for no limit"
+            hint = "give more by --timeout, or 0 for no limit"
             raise CompileError(
                 f"{PROGRAM} took more than {limit:g} s; {hint}; log: {log}"
             ) from None
@@ -230,7 +238,7 @@ def run_compiler(
 
 @contextmanager
 def _terminated_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends us as Ctrl-C does, so that the compiler does not outlive us."""
+    """Handle SIGTERM like Ctrl-C, so that the compiler does not outlive this process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -246,9 +254,9 @@ def _terminated_as_interrupt() -> Iterator[None]:
 
 
 def _end(process: subprocess.Popen[bytes], compiler: Compiler, container: str) -> None:
-    """End a compiler that still runs: the container by its name, the processes as a group."""
+    """End a compiler that is still running: a container by its name, processes as a group."""
     if process.poll() is None and compiler.image:
-        # The engine's client is not the container: it goes on without its client.
+        # The container would continue to run without the engine's client.
         kill = [compiler.engine, "kill", container]
         with suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run(kill, capture_output=True, timeout=_PROBE_SECONDS)
@@ -259,40 +267,40 @@ def _end(process: subprocess.Popen[bytes], compiler: Compiler, container: str) -
             process.wait(_GRACE_SECONDS)
 
 
-# -- what it says -----------------------------------------------------------------------------
+# -- errors -----------------------------------------------------------------------------------
 
-# What the compiler and the engines print -> what it means and what helps. The first that is found
-# counts: an unsupported op also ends in "Check failed".
+# Patterns of the output of the compiler and the engines -> meaning and remedy. The first that
+# matches counts: an unsupported op also ends in "Check failed".
 _EXPLANATIONS = (
     (r"executable file not found|EnvironmentLocationNotFound|Could not find conda environment"
      r"|OCI runtime.*no such file",
-     "this image does not have the compiler where AMD's PyTorch images do; give one of these with "
+     "this image does not have the compiler where AMD's PyTorch images do; give one of these by "
      "--image"),
     (r"No such image|image not known|Unable to find image",
-     "the image is gone; pull it again, or give another with --image"),
+     "the image no longer exists; pull it again, or give another by --image"),
     (r"arch\.json.*(No such file|does not exist|not found|cannot open|Failed to open)"
      r"|(No such file|not exist|not found|annot open|ailed to open)\S*.*arch\.json",
-     "the compiler did not find its target file arch.json; give the board's with --arch FILE"),
+     "the compiler did not find its target file arch.json; give the board's by --arch FILE"),
     (r"unrecognized argument|no such option|nrecogni[sz]ed option|invalid option|unknown option",
-     "this compiler does not know an option that Vitis AI 2.5 and 3.0 have; take one of these"),
+     "this compiler lacks an option that those of Vitis AI 2.5 and 3.0 have; use one of these"),
     (r"bad_alloc|out of memory|Cannot allocate memory|MemoryError",
      "the compiler ran out of memory; close other programs or compile on a larger machine"),
     (r"unsupported op(erator)?\b|\bop(erator)?\b.{0,60}\bnot supported|unregistered op"
      r"|XIR_UNREGISTERED|UNREGISTERED_OP",
-     "the model has an op that the compiler does not know; `tutelage inspect` lists its ops, "
+     "the model has an op that the compiler does not support; `tutelage inspect` lists its ops, "
      "AMD's UG1414 those of the DPU"),
     (r"(invalid|unknown|unsupported) (dpu )?(fingerprint|target|arch)"
      r"|fingerprint.{0,40}\b(invalid|unknown|not (found|supported|registered))",
-     "the compiler does not know this DPU; give the arch.json of its own release with --arch FILE"),
+     "the compiler does not support this DPU; give the arch.json of its release by --arch FILE"),
     (r"Permission denied|Read-only file system|No space left",
-     "the compiler could not write its result; look at the output's rights and free space"),
+     "the compiler could not write its result; check permissions and free space of the output"),
     (r"Check failed",
-     "a check inside the compiler failed, mostly over a shape or a fix point of the model; "
+     "a check inside the compiler failed, usually because of a shape or a fix point of the model; "
      "`tutelage inspect` lists them"),
 )  # fmt: skip
 
 
-# Of the compiler itself: its log may name the versions of other programs as well.
+# Version of the compiler; its log may have those of other programs as well.
 _VERSION = r"(?:vai_c_xir|xcompiler|vitis.?ai|compiler)\b.*\bversion\W{0,3}(v?\d[\w.\-+]*)"
 
 
@@ -301,7 +309,7 @@ def _explain(text: str, status: int) -> str:
         if re.search(pattern, text, re.IGNORECASE):
             return meaning
     if status in (-signal.SIGKILL, 128 + signal.SIGKILL):
-        return "the compiler was killed, mostly because memory ran out; compile on a larger machine"
+        return "the compiler was killed, probably for lack of memory; compile on a larger machine"
     if status < 0:
         return (
             f"the compiler crashed with {signal.Signals(-status).name}; its last lines may show why"
@@ -310,7 +318,7 @@ def _explain(text: str, status: int) -> str:
 
 
 def read_log(log: Path) -> str:
-    """What the compiler said; "" where there is no log."""
+    """Return the compiler's output; "" without a log."""
     try:
         return log.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -318,12 +326,12 @@ def read_log(log: Path) -> str:
 
 
 def last_lines(log: Path) -> list[str]:
-    """The end of the log for a terminal."""
+    """Return the last lines of the log for a terminal."""
     return [shown(line.rstrip()) for line in read_log(log).splitlines()[-_TAIL_LINES:]]
 
 
 def version(log: Path, graph: Graph) -> str:
-    """The compiler's version as it printed it, else as its result has it; or ""."""
+    """Return the compiler's version from its output, or else from its result; "" if unknown."""
     for line in read_log(log).splitlines():
         found = re.search(_VERSION, line, re.IGNORECASE)
         if found:
@@ -332,10 +340,10 @@ def version(log: Path, graph: Graph) -> str:
 
 
 def version_in(graph: Graph) -> str:
-    """The compiler's version as the attribute `libs_info` of its result has it; or "".
+    """Return the compiler's version from the attribute `libs_info` of its result; "" if unknown.
 
     The attribute (seen in files of Vitis AI 2.5) maps "xcompiler.2.5.0" to a commit, and the
-    libraries beneath it, written with a colon, to theirs.
+    libraries that it uses, which are written with a colon, to theirs.
     """
     known = graph.get_attr("libs_info") if graph.has_attr("libs_info") else {}
     names = [str(name) for name in known] if isinstance(known, dict) else []

@@ -1,18 +1,19 @@
-"""Put a release onto boards by SSH and rsync, and go back to the one before.
+"""Deployment of releases to boards by SSH and rsync, and rollback to the previous one.
 
     tutelage deploy xilinx@board --model models/mine
     tutelage rollback xilinx@board
 
-On the board everything is below ~/tutelage: `releases/<hash>` has a release with its venv,
-`current` and `previous` are symbolic links to releases. A release is the application, the board's
-side, the overlay, the model and the Python packages that the board lacks; its name is the hash of
-its files, so that a second deployment of the same finds nothing to do. It is copied and tried as
-`releases/.<hash>.<token>.partial`; the link is switched last, in one step. Deployments to one board
-wait for each other. Where the connection was lost, a later run links the files of such a directory
-into one of its own: an rsync that still hangs on the board may write there. The board's own
-packages are never touched, and it needs no internet.
+On the board everything is below ~/tutelage: `releases/<hash>` is a release with its venv, `current`
+and `previous` are symbolic links to releases. A release has the application, the board's side, the
+overlay, the model and the Python packages that the board lacks; its name is the hash of its files,
+so that deploying the same release again does nothing. It is copied to
+`releases/.<hash>.<token>.partial` and tested there; the link is switched last, atomically.
+Deployments to the same board wait for each other. After a lost connection the next run links the
+files of the incomplete directory into a new one, since an rsync that is still running on the board
+may write to the old one. The board's own packages are never changed, and it needs no internet
+access.
 
-SSH and rsync are the system's, with the user's own configuration; host keys are always checked.
+SSH and rsync are those of the system, with the user's configuration; host keys are always checked.
 """
 
 from tutelage.host.deploy.deployment import deploy, deploy_one, rollback

@@ -1,4 +1,4 @@
-"""Deploying and rolling back: the steps in their order, on several boards at once."""
+"""Deployment and rollback: the sequence of steps, on several boards in parallel."""
 
 from __future__ import annotations
 
@@ -36,7 +36,11 @@ from tutelage.host.ssh.remote import Remote
 
 
 def deploy(hosts: list[str], plan: Plan, say: Say) -> list[Report]:
-    """Deploy to all hosts at once; each has its report, in the given order.
+    """Deploy to all hosts in parallel; return a report for each, in the given order.
+
+    Parameters
+    ----------
+    say : called with lines for the user, from any thread
 
     Raises
     ------
@@ -53,14 +57,14 @@ def deploy(hosts: list[str], plan: Plan, say: Say) -> list[Report]:
 
 
 def deploy_one(host: str, plan: Plan, say: Say) -> Report:
-    """Deploy to one host; the report has the release's name.
+    """Deploy to one host; return the report, which has the release's name.
 
     Raises
     ------
     DeployUsageError, RemoteUsageError
-        As `deploy`.
+        As for `deploy`.
     DeployError
-        It was not deployed; what ran there still does.
+        The deployment failed; the board still runs its current release.
     """
     report = deploy([host], plan, say)[0]
     if report.error:
@@ -75,13 +79,13 @@ def rollback(
     board: str = DEFAULT_BOARD,
     force: bool = False,
 ) -> list[Report]:
-    """Switch every host to the release before, when it has passed the smoke test; again goes back.
+    """Switch every host to the previous release after its smoke test; a second call undoes it.
 
     Parameters
     ----------
-    say : takes lines for the user, from any thread
-    board : the board's profile, by name
-    force : switch without the smoke test
+    say : called with lines for the user, from any thread
+    board : name of the board's profile
+    force : switch without running the smoke test
 
     Raises
     ------
@@ -109,7 +113,7 @@ def rollback(
 def _on_all(
     hosts: list[str], ssh_config: Path | None, work: Callable[[Remote, Report], None]
 ) -> list[Report]:
-    """Connect to all hosts at once and work on each; Ctrl-C ends what runs for them."""
+    """Connect to all hosts in parallel and call `work` for each; Ctrl-C ends their programs."""
     programs = Programs()
 
     def one(host: str) -> Report:
@@ -131,15 +135,15 @@ def _on_all(
 
 
 def _locked(remote: Remote, say: Say, make: bool = False) -> AbstractContextManager[None]:
-    told = f"{remote.host}: waits for another deployment there"
+    told = f"{remote.host}: waiting for another deployment to finish"
     return lock(remote, RELEASES, lambda: say(told), make)
 
 
 def _warn_of_measurement(remote: Remote, report: Report, say: Say) -> None:
-    """Warn at once where a measurement runs on the board."""
+    """Warn immediately if a measurement is running on the board."""
     running = remote.sh(scripts.MEASURING).strip()
     if running:
-        text = (f"measurement {running} is running there; this disturbs it: wait for it with "
+        text = (f"measurement {running} is running, and this disturbs it: wait for it by "
                 f"tutelage measure {remote.host} --attach")  # fmt: skip
         say(f"{remote.host}: warning: {text}")
         report.measuring = running

@@ -1,4 +1,4 @@
-"""What a deployment would run, without running it."""
+"""Commands of a deployment, without running them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tutelage.host.ssh.transfer import push_command
 def dry_run(hosts: list[str], plan: Plan) -> list[str]:
     """Return the commands that `deploy` would run, in order.
 
-    A line that begins with # says what the next command reads. Each host has one SSH connection,
-    which its commands share.
+    Lines that begin with # have the standard input of the next command. The commands for a host
+    share one SSH connection.
 
     Raises
     ------
     DeployUsageError
-        As `deploy`.
+        As for `deploy`.
     """
     check_plan(hosts, plan)
     lines, place, model = [], ".HASH.TOKEN.partial", model_path(plan.model)
@@ -49,7 +49,7 @@ def dry_run(hosts: list[str], plan: Plan) -> list[str]:
 
 
 def _service_lines(remote: Remote, plan: Plan) -> list[str]:
-    """The commands about the service, for `dry_run`."""
+    """Return the commands for the service."""
     if not plan.service:
         return [shlex.join(remote.ssh(service_scripts.RESTART))]
     account = Account(plan.service_user or "USER", ("GROUPS",))

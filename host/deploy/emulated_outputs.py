@@ -1,4 +1,4 @@
-"""Fixed inputs of a compiled model, and what the emulation gives for them."""
+"""Fixed inputs of a compiled model, and the emulation's outputs for them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from tutelage.dpu.xmodel.graph import Graph
 from tutelage.dpu.xmodel.op import Op
 from tutelage.host.compile.vai_compiler import version_in
 
-INPUTS = 8  # fewer where their arrays would be larger than MAX_EXPECTED_BYTES
+INPUTS = 8  # fewer if their arrays would be larger than MAX_EXPECTED_BYTES
 _SEED = 0
-_CONTRASTS = 4  # loud inputs saturate what quiet ones do not
-_CONVERSIONS = ("fix2float", "float2fix")  # whose results are equal on every processor
+_CONTRASTS = 4  # inputs of high contrast saturate values that those of low contrast do not
+_CONVERSIONS = ("fix2float", "float2fix")  # their results are equal on every processor
 
 
 class EmulatedOutputs:
@@ -35,7 +35,7 @@ class EmulatedOutputs:
     Parameters
     ----------
     model : model directory or .xmodel
-    has_plugin : whether CPU ops are the user's own, which the emulation here does not run
+    has_plugin : whether the model has CPU ops of the user's, which are not emulated here
     """
 
     def __init__(self, model: Path, has_plugin: bool) -> None:
@@ -60,15 +60,20 @@ class EmulatedOutputs:
 
 
 def emulated_outputs(path: Path, has_plugin: bool = False) -> ExpectedOutputs:
-    """Run fixed inputs through a compiled .xmodel on the emulation.
+    """Run a compiled .xmodel on the emulation with fixed inputs.
 
-    An output that depends on real numbers which the CPU computes is left out, since their last bits
-    are the processor's own, and so is what depends on a plugin.
+    Outputs that depend on floating-point results of the CPU are left out, since their last bits
+    depend on the processor, and so are outputs that depend on a plugin.
+
+    Parameters
+    ----------
+    path : of the .xmodel
+    has_plugin : whether the model has CPU ops of the user's
 
     Raises
     ------
     DpuError
-        The emulation cannot run the model, or nothing of it can be compared.
+        The emulation cannot run the model, or none of its outputs can be compared.
     OSError
         The file cannot be read.
     """
@@ -94,11 +99,13 @@ def emulated_outputs(path: Path, has_plugin: bool = False) -> ExpectedOutputs:
 
 
 def fixed_inputs(dims: list[int], count: int, seed: int) -> tuple[tuple[str, ...], Array]:
-    """Return names and int8 values (count, ...) of inputs: random ones, a ramp, zeros, more random.
+    """Return names and int8 values (count, ...) of inputs: random, a ramp, zeros, more random ones.
 
     Parameters
     ----------
-    dims : of the model's input, batch first
+    dims : shape of the model's input, batch first
+    count : number of inputs
+    seed : of the random values
     """
     rng = np.random.default_rng(seed)
     names, values = [], np.zeros((count, *dims[1:]), np.int8)
@@ -118,14 +125,14 @@ def fixed_inputs(dims: list[int], count: int, seed: int) -> tuple[tuple[str, ...
 
 
 def _compared(graph: Graph, has_plugin: bool) -> tuple[Op, dict[str, Op], list[str]]:
-    """Return the input, the ops of the compared outputs by their names, and what is left out."""
+    """Return the input, the ops of the compared outputs by name, and the outputs left out."""
     parts = dpu_parts(graph)
     inputs = [op for op in graph.toposort() if type_of(op).source == "input"]
     results = graph_outputs(graph)
     if not parts or len(inputs) != 1 or len(results) != 1:
         found = (len(inputs), "input"), (len(parts), "DPU subgraph"), (len(results), "output")
         ins, dpu, outs = (counted(count, noun) for count, noun in found)
-        raise DpuError(f"it has {ins}, {dpu} and {outs}")
+        raise DpuError(f"the model has {ins}, {dpu} and {outs}")
     tensors = [tensor for part in parts for tensor in part.ordered_output_tensors()]
     candidates = {tensor.name: tensor.producer for tensor in tensors}
     candidates[RESULT] = results[0]
@@ -160,14 +167,14 @@ def _inexact(graph: Graph, has_plugin: bool) -> dict[str, str]:
 
 
 def _count(source: Op, outputs: dict[str, Op]) -> int:
-    """Return how many inputs there may be."""
+    """Return the number of inputs, limited by the size of the arrays."""
     tensors = [op.get_output_tensor() for op in (source, *outputs.values())]
     if any(tensor.dims[:1] != [1] for tensor in tensors):
-        raise DpuError("its batch is not 1")
+        raise DpuError("the model's batch size is not 1")
     sizes = [math.prod(tensor.dims) for tensor in tensors]
     most = MAX_EXPECTED_BYTES // (sum(sizes) + 3 * sizes[-1])  # the result is float32
     if most < 1:
-        raise DpuError(f"its arrays have more than {MAX_EXPECTED_BYTES >> 20} MiB")
+        raise DpuError(f"the model's arrays have more than {MAX_EXPECTED_BYTES >> 20} MiB")
     return min(INPUTS, most)
 
 
@@ -179,7 +186,7 @@ def _fix_point(source: Op) -> int:
     """Return the fix point at which a float input becomes int8."""
     readers: list[Any] = list(source.get_fanout_ops())
     if [reader.get_type() for reader in readers] != ["float2fix"]:
-        raise DpuError("its float input does not go to float2fix alone")
+        raise DpuError("the model's float input does not go to float2fix only")
     return int(readers[0].get_attr("fix_point"))
 
 

@@ -1,4 +1,4 @@
-"""A release on a board before the link is switched to it: copied, its venv made, tried."""
+"""Installation of a release on a board before the link is switched: copy, venv, smoke test."""
 
 from __future__ import annotations
 
@@ -19,20 +19,30 @@ from tutelage.host.ssh.errors import ConnectionLost, RemoteError
 from tutelage.host.ssh.remote import Remote
 from tutelage.host.ssh.transfer import push
 
-_MOST_LINKED = 20  # rsync's own limit of --link-dest
+_MOST_LINKED = 20  # rsync's limit of options --link-dest
 
 
 def install(
     remote: Remote, stage: Path, state: State, plan: Plan, emulated: EmulatedOutputs, report: Report
 ) -> str:
-    """Copy a release, make its venv, try it; return its directory, "" where it was there.
+    """Copy a release, create its venv and run the smoke test.
+
+    Parameters
+    ----------
+    stage : directory of the release on this machine
+    state : state of the board
+    emulated : source of the expected outputs
+
+    Returns
+    -------
+    name of the release's directory on the board; "" if the release was there already
 
     Raises
     ------
     RemoteError
-        It does not pass the smoke test, and was removed, or the connection was lost.
+        The release failed the smoke test and was removed, or the connection was lost.
     OSError
-        The emulation's outputs cannot be written here.
+        The emulation's outputs cannot be written on this machine.
     """
     profile = load_profile(plan.board)
     place = "" if state.complete else f".{report.release}.{secrets.token_hex(4)}.partial"
@@ -47,7 +57,7 @@ def install(
         report.smoke = smoke(remote, place or report.release, model, profile, report.facts,
                              plan.accepted)  # fmt: skip
     except ConnectionLost:
-        raise  # what is there already serves the next run
+        raise  # the next run uses the files that are there already
     except RemoteError:
         if place:
             _discard(remote, place)
@@ -56,7 +66,7 @@ def install(
 
 
 def tidy(remote: Remote, report: Report, partial: list[str]) -> None:
-    """Remove what broken-off runs left, and old releases; what cannot be removed is a warning."""
+    """Remove incomplete and old releases; warn if that fails."""
     try:
         for place in partial:
             remote.sh(f"rm -rf {RELEASES}/{place}")
@@ -66,14 +76,20 @@ def tidy(remote: Remote, report: Report, partial: list[str]) -> None:
 
 
 def copy_options(linked: list[str], bandwidth: int) -> list[str]:
-    """Options of rsync for a release; what `linked` have already is linked there."""
+    """Return rsync's options for a release.
+
+    Parameters
+    ----------
+    linked : directories of releases whose files are linked instead of copied
+    bandwidth : limit, KiB/s; 0 for none
+    """
     options = ["--delete", "--exclude=/.venv"]
     options += [f"--link-dest=../{name}" for name in linked[:_MOST_LINKED]]
     return [*options, *([f"--bwlimit={bandwidth}"] if bandwidth else [])]
 
 
 def _copy(remote: Remote, stage: Path, place: str, linked: list[str], bandwidth: int) -> int:
-    """Copy a release and verify it there; returns the bytes that were sent."""
+    """Copy a release and verify it on the board; return the number of bytes sent."""
     target = f"{RELEASES}/{place}"
     sent = push(remote, stage, target, *copy_options(linked, bandwidth))
     remote.sh(f"cd {target} && sha256sum -c --quiet {SUMS}")
@@ -81,7 +97,7 @@ def _copy(remote: Remote, stage: Path, place: str, linked: list[str], bandwidth:
 
 
 def _write_expected(stage: Path, emulated: EmulatedOutputs, report: Report) -> None:
-    """Put the emulation's outputs beside a sealed release; warn of what it lacks of the DPU's."""
+    """Write the emulation's outputs beside a sealed release; warn of outputs that it lacks."""
     lacks = "outputs: not compared with the emulation's"
     try:
         expected = emulated.get()
@@ -94,6 +110,6 @@ def _write_expected(stage: Path, emulated: EmulatedOutputs, report: Report) -> N
 
 
 def _discard(remote: Remote, place: str) -> None:
-    """Remove what was copied, as far as that goes."""
+    """Remove the copied files, if the board can be reached."""
     with suppress(RemoteError):
         remote.sh(f"rm -rf {RELEASES}/{place}")

@@ -1,14 +1,14 @@
-"""Measure a model on a board: start it there, follow it, collect it.
+"""Measurement of a model on a board: start, follow and collect it.
 
     tutelage measure xilinx@board --model models/mine
     tutelage measure xilinx@board --attach
 
-The measurement itself is `python -m tutelage.app.measure`, a process of the board's own that SSH
-only starts: it needs neither the connection nor this machine, and stores everything on the board
-below ~/tutelage/measurements/<time>. Following it is one idle connection, made again where it
-breaks, so that the board is left alone while it measures. At the end the files come to
-results/<board>/<time>, and are verified against the board's checksums. They are not trusted: only
-the files of a measurement are fetched, links are not followed, sizes are bounded.
+The measurement is `python -m tutelage.app.measure`, a process on the board that SSH only starts: it
+depends neither on the connection nor on this machine, and stores its files on the board below
+~/tutelage/measurements/<time>. It is followed by one idle connection, which is restored if it
+breaks, so that the board is not disturbed. At the end the files are copied to
+results/<board>/<time> and verified by the board's checksums. They are untrusted: only the files of
+a measurement are fetched, links are not followed, sizes are bounded.
 """
 
 from __future__ import annotations
@@ -36,36 +36,41 @@ from tutelage.host.ssh.remote import Remote
 from tutelage.host.ssh.transfer import fetch
 
 _MOST_FILE = 4 << 30  # bytes of a file
-_RETRY_SECONDS = (2.0, 30.0)  # first and longest pause before a lost connection is made again
+_RETRY_SECONDS = (2.0, 30.0)  # first and longest pause before connecting again
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Measuring(BoardPlan):
-    """What is measured; `accepted` are findings of deploy and of `tutelage.app.measure`.
+    """Settings of a measurement; `accepted` are findings of deploy and of `tutelage.app.measure`.
 
     Attributes
     ----------
-    arguments : for `tutelage.app.measure`, besides --model, --plugin, --board, --output, --accept
+    arguments : further arguments of `tutelage.app.measure`, other than --model, --plugin, --board,
+        --output and --accept
     """
 
     arguments: tuple[str, ...] = ()
 
 
 def start(host: str, what: Measuring, say: Say) -> str:
-    """Deploy the model where it is given, and start its measurement; returns its name.
+    """Deploy the model, if one is given, and start the measurement; return its name.
+
+    Parameters
+    ----------
+    say : called with lines for the user
 
     Raises
     ------
     RemoteUsageError, DeployUsageError
-        What was asked for cannot be.
+        The host or an option is not valid.
     RemoteError, MeasureError
-        It was not started, or the connection broke before that was known.
+        The measurement was not started, or the connection was lost before that was known.
     """
     check_hosts([host])
     if what.plugin is not None and what.model is None:
-        raise RemoteUsageError("--plugin is deployed with a model: give its --model too")
+        raise RemoteUsageError("--plugin is deployed with a model: give the --model too")
     with Remote(host, what.ssh_config) as remote:
         _refuse(remote, what)
         release, model = _release(remote, host, what, say)
@@ -77,17 +82,17 @@ def start(host: str, what: Measuring, say: Say) -> str:
             if accepted != "service" and (accepted not in ACCEPTABLE or accepted == "disk"):
                 arguments += ["--accept", accepted]
         arguments += what.arguments
-        # It does nothing the second time: a broken connection may have run it.
+        # Before the connection was lost the script may have run; a second run does nothing.
         script = measurement_scripts.start_script(name, release, arguments)
         _persist(lambda: remote.sh(script, seconds=60), say)
     return name
 
 
 def _refuse(remote: Remote, what: Measuring) -> None:
-    """Raise where something else is at work on the board, or its files could not be fetched."""
+    """Raise an error if the board is busy, or its files could not be fetched."""
     running = remote.sh(MEASURING).strip()
     if running:
-        raise MeasureError(f"a measurement is running: {running}; --attach goes on with it")
+        raise MeasureError(f"a measurement is running: {running}: follow it by --attach")
     if remote.noise:
         raise RemoteError(f"{remote.host}: {NOISE}; it prints {remote.noise[:60]!r}")
     if "service" not in what.accepted:
@@ -95,27 +100,27 @@ def _refuse(remote: Remote, what: Measuring) -> None:
 
 
 def newest(host: str, ssh_config: Path | None) -> str:
-    """Return the name of the newest measurement on a board that is not collected, else of the last.
+    """Return the name of a board's newest measurement that is not collected, else of its newest.
 
     Raises
     ------
     MeasureError
-        There is none.
+        The board has no measurements.
     """
     found = listing(host, ssh_config)
     if not found:
-        raise MeasureError(f"{host}: nothing was measured there")
+        raise MeasureError(f"{host}: has no measurements")
     waiting = [name for name, state in found if state != "collected"]
     return waiting[-1] if waiting else found[-1][0]
 
 
 def listing(host: str, ssh_config: Path | None) -> list[tuple[str, str]]:
-    """Return name and state ("running", "ended", "collected") of what was measured on a board.
+    """Return the name and state ("running", "ended", "collected") of each measurement on a board.
 
     Raises
     ------
     RemoteUsageError, RemoteError
-        The host's name is invalid, or it is not reached.
+        The host's name is not valid, or it cannot be reached.
     """
     check_hosts([host])
     lines = Remote(host, ssh_config).sh(measurement_scripts.LIST).splitlines()
@@ -126,23 +131,23 @@ def listing(host: str, ssh_config: Path | None) -> list[tuple[str, str]]:
 
 
 def cancel(host: str, ssh_config: Path | None, name: str) -> None:
-    """Let a measurement end now; what it has measured stays, to be collected.
+    """Stop a measurement; its results so far can be collected.
 
     Raises
     ------
     RemoteError
-        It is not reached, or does not run.
+        The host cannot be reached, or the measurement is not running.
     """
     Remote(host, ssh_config).sh(measurement_scripts.cancel_script(name))
 
 
 def follow(host: str, ssh_config: Path | None, name: str, say: Say) -> None:
-    """Report how a measurement goes until it has ended, however often the connection breaks.
+    """Report the progress of a measurement until it ends, reconnecting as often as necessary.
 
     Raises
     ------
     RemoteError
-        There is no such measurement, or the connection is refused for good.
+        There is no such measurement, or the host refuses the connection.
     """
     remote, told = Remote(host, ssh_config), 0
     progress = MeasurementProgress(say)
@@ -156,20 +161,20 @@ def follow(host: str, ssh_config: Path | None, name: str, say: Say) -> None:
                     pauses = _pauses()
             if remote.sh(measurement_scripts.running_script(name)).strip() != "running":
                 return
-            raise ConnectionLost("what watched it there was ended")
+            raise ConnectionLost("the process that follows the measurement was ended")
         except ConnectionLost as error:
             _wait(error, next(pauses), say)
 
 
 def collect(host: str, ssh_config: Path | None, name: str, results: Path, say: Say) -> Path:
-    """Copy a measurement that has ended into results/<name>; returns that directory.
+    """Copy a measurement that has ended to results/<name>; return that directory.
 
     Raises
     ------
     MeasureError, ReceivedError
-        A file is not what the board stored, or not what a measurement stores.
+        A file does not have the board's checksum, or is not a file of a measurement.
     RemoteError
-        The connection is refused for good, or the board has links for files.
+        The host refuses the connection, or has links in place of files.
     """
     remote, folder = Remote(host, ssh_config), results / name
     partial = results / f".{name}.partial"
@@ -183,7 +188,7 @@ def collect(host: str, ssh_config: Path | None, name: str, results: Path, say: S
 
 
 def _release(remote: Remote, host: str, what: Measuring, say: Say) -> tuple[str, str]:
-    """Return the release that is measured, and its model's place in it."""
+    """Return the name of the release to measure, and its model's path in it."""
     if what.model is None:
         words = remote.sh(measurement_scripts.CURRENT).splitlines()
         return words[0], words[1]
@@ -216,5 +221,5 @@ def _pauses() -> Iterator[float]:
 def _wait(error: ConnectionLost, seconds: float, say: Say) -> None:
     if isinstance(error, AccessRefused):
         raise error
-    say(f"no connection ({error}); again in {seconds:g} s. The board goes on by itself")
+    say(f"no connection ({error}); trying again in {seconds:g} s. The board continues to measure")
     time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""How a measurement goes, line by line."""
+"""Display of a measurement's progress."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Any
 
 
 class MeasurementProgress:
-    """Turns the lines of progress.jsonl into lines for a reader."""
+    """Converter of the lines of progress.jsonl to lines for the user."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._steps = 0
 
     def take(self, line: str) -> None:
+        """Display an event; ignore a line that is incomplete or not an event of a measurement."""
         try:
             event = json.loads(line)
             text = self._text(event)
             at = f"{event['at']:7.0f} s"
         except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
-            return  # a line that is not complete, or not a measurement's
+            return
         if text:
             self._say(f"{at}  {text}")
 

@@ -1,6 +1,6 @@
-"""The files of a collected measurement: verified, and read.
+"""Verification and reading of the files of a collected measurement.
 
-They come from a board, and are not trusted: links are not followed, sizes are bounded.
+They come from a board and are untrusted: links are not followed, sizes are bounded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MOST_TEXT = 16 << 20  # bytes of a file that is read as a whole
 
 
 def summary(folder: Path) -> str:
-    """Return the table of a collected measurement, summary.md; raises ReceivedError."""
+    """Return the table of a collected measurement, summary.md; raise ReceivedError on faults."""
     return read_received(folder / SUMMARY, _MOST_TEXT).rstrip("\n")
 
 
@@ -31,7 +31,8 @@ def outcome(folder: Path) -> dict[str, Any]:
     Raises
     ------
     MeasureError, ReceivedError
-        It ended before there were any: the text is what the board said. Or they are not figures.
+        The measurement ended before there were any figures, with the board's message; or the file
+        cannot be read as figures.
     """
     if (folder / RUN_FILE).exists():
         return _figures(folder)
@@ -52,7 +53,13 @@ def _figures(folder: Path) -> dict[str, Any]:
 
 
 def verify(folder: Path) -> None:
-    """Check that every file is what the board's checksums say; mark what has none as broken off."""
+    """Verify every file by the board's checksums; without these mark the run as broken off.
+
+    Raises
+    ------
+    MeasureError, ReceivedError
+        A file does not have its checksum, or the list names other files.
+    """
     sums = folder / SUMS
     if not sums.exists():
         _mark_broken_off(folder)
@@ -67,18 +74,20 @@ def verify(folder: Path) -> None:
         except FileNotFoundError:
             same = False
         if not same:
-            raise MeasureError(f"{path}: is not what the board stored; --attach fetches it again")
+            raise MeasureError(
+                f"{path}: does not have the board's checksum: fetch it again by --attach"
+            )
 
 
 def _mark_broken_off(folder: Path) -> None:
-    """Write into the figures that their process was killed, or the board lost power."""
+    """Record in the figures that the process was killed, or the board lost power."""
     if not (folder / RUN_FILE).exists():
         return
     run = _figures(folder)
     if run["state"] != RUNNING:
         return
     run["state"] = "broken off"
-    run["error"] = "the process ended without a word: it was killed, or the board restarted"
+    run["error"] = "the process ended without a message: it was killed, or the board restarted"
     text = json.dumps(run, indent=2, ensure_ascii=False) + "\n"
     (folder / RUN_FILE).write_text(text, encoding="utf-8")
     table = summary(folder).replace(", running. ", ", broken off. ", 1) + "\n"

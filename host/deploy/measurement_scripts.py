@@ -1,4 +1,4 @@
-"""Shell scripts about measurements that run on a board, in the home directory."""
+"""Shell scripts for measurements, which run on a board in the home directory."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from tutelage.host.deploy.scripts import MEASUREMENTS, RELEASES
 from tutelage.host.ssh.errors import RemoteUsageError
 
 IDENTIFIER = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
-"""A measurement's name."""
-_KEPT = 20  # collected measurements that stay on a board
+"""Pattern of a measurement's name."""
+_KEPT = 20  # collected measurements to keep on a board
 
 CURRENT = (
     "cd tutelage/current 2>/dev/null || "
-    "{ echo nothing is deployed there, give --model >&2; exit 1; }; "
+    "{ echo nothing is deployed on the board: give --model >&2; exit 1; }; "
     f"basename $(readlink -f .); {MODEL_SCRIPT}"
 )
 
 REFUSE_SERVICE = (
     "if systemctl is-active --quiet tutelage.service 2>/dev/null; then "
-    "echo 'the service tutelage is at work there; stop it (sudo systemctl stop tutelage), or "
-    "--accept service' >&2; exit 1; fi"
+    "echo 'the service tutelage is running on the board: stop it (sudo systemctl stop tutelage), "
+    "or give --accept service' >&2; exit 1; fi"
 )
 
 LIST = (
@@ -42,7 +42,7 @@ def _enter(name: str) -> str:
 
 
 def cancel_script(name: str) -> str:
-    """End a measurement, with what it has measured stored."""
+    """Return a script that stops a measurement, which stores its results so far."""
     return (
         f"cd {_enter(name)}; {_is_running(name)} || {{ echo it is not running >&2; exit 1; }}; "
         "kill -TERM $p"
@@ -50,39 +50,39 @@ def cancel_script(name: str) -> str:
 
 
 def _is_running(name: str) -> str:
-    # By its command line: after a restart of the board another process may have the number.
+    # By its command line, since after a restart another process may have the same number.
     return f"p=$(cat pid 2>/dev/null); grep -q {name} /proc/$p/cmdline 2>/dev/null"
 
 
 def running_script(name: str) -> str:
-    """Print "running" where a measurement runs."""
+    """Return a script that prints "running" if a measurement is running."""
     return f"cd {_enter(name)}; if {_is_running(name)}; then echo running; fi"
 
 
 def start_script(name: str, release: str, arguments: list[str]) -> str:
-    """Start a measurement once, however often this runs."""
+    """Return a script that starts a measurement, unless it has been started already."""
     place = f"../../measurements/{name}"
     return (
         f"set -e; mkdir -p {MEASUREMENTS}; cd {RELEASES}/{shlex.quote(release)}; "
         f"test ! -e {place} || exit 0; mkdir {place}; "
-        # setsid: the end of the SSH session is not the end of the measurement.
+        # With setsid the measurement continues after the SSH session has ended.
         f"setsid nohup .venv/bin/python -m tutelage.app.measure $({PLUGIN_SCRIPT}) "
         f"{shlex.join(arguments)} > {place}/log 2>&1 < /dev/null & echo $! > {place}/pid"
     )
 
 
 def follow_script(name: str, line: int) -> str:
-    """Print progress.jsonl from a line on, until the measurement has ended."""
+    """Return a script that prints progress.jsonl from a line on until the measurement ends."""
     return (
         f"cd {_enter(name)}; if {_is_running(name)}; "
-        # tail's status says that the file was not there at first.
+        # tail's exit status is an error if the file did not exist at first.
         f"then tail -n +{line} -F --pid=$p progress.jsonl 2>/dev/null; exit 0; fi; "
         f"test ! -e progress.jsonl || tail -n +{line} progress.jsonl"
     )
 
 
 def collected_script(name: str) -> str:
-    """Mark a measurement as collected; remove those that were long ago."""
+    """Return a script that marks a measurement as collected, and removes the oldest collected."""
     return (
         f"cd {_enter(name)}; touch collected; cd ..; n=0; "
         "for d in $(ls -1dr *Z-*); do test ! -e $d/collected || n=$((n+1)); "

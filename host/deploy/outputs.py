@@ -1,4 +1,4 @@
-"""Compare a release's outputs on the board with the emulation's, before it is switched to."""
+"""Comparison of a release's outputs on the board with the emulation's, before the switch to it."""
 
 from __future__ import annotations
 
@@ -23,18 +23,24 @@ _FACTS = ("model", "image", "python", "machine", "glibc", "modules", "fingerprin
 
 
 class OutputsDiffer(DeployError):
-    """A board's outputs are not the emulation's, or a job failed or hung; one line with advice."""
+    """Outputs of a board differ from the emulation's, or a job failed or hung; one line."""
 
 
 def compare_outputs(remote: Remote, place: str, model: str, facts: dict[str, Any]) -> str:
-    """Run the comparison in `place`; return what was seen, "" where the release has no outputs.
+    """Run the comparison; return a summary, "" if the release has no expected outputs.
+
+    Parameters
+    ----------
+    place : directory of the release on the board
+    model : path of the model in it
+    facts : about the board, for a report
 
     Raises
     ------
     OutputsDiffer
-        An output differs, a job failed, or the time was over.
+        An output differs, a job failed, or the comparison took too long.
     ConnectionLost, RemoteError
-        As `Remote.sh`.
+        As for `Remote.sh`.
     """
     try:
         answer = remote.sh(outputs_script(place, model), seconds=OUTPUTS_SECONDS + _SPARE_SECONDS)
@@ -42,7 +48,7 @@ def compare_outputs(remote: Remote, place: str, model: str, facts: dict[str, Any
     except AccessRefused:
         raise
     except ConnectionLost as error:
-        raise ConnectionLost(f"outputs: while they were compared: {error}") from error
+        raise ConnectionLost(f"outputs: during the comparison: {error}") from error
     except RemoteError as error:
         report = {"problem": first_line(error)}
     if not report:
@@ -54,12 +60,12 @@ def compare_outputs(remote: Remote, place: str, model: str, facts: dict[str, Any
 
 
 def _report(answer: str) -> dict[str, Any]:
-    """Return a report of board/outputs_check.py; {} for none.
+    """Return the report of board/outputs_check.py; {} for an empty answer.
 
     Raises
     ------
     RemoteError
-        It is not one: a board may send anything.
+        The answer is not such a report; a board may send anything.
     """
     if not answer.strip():
         return {}
@@ -73,12 +79,12 @@ def _report(answer: str) -> dict[str, Any]:
         or not isinstance(report, dict)
         or not all(isinstance(report.get(name), kind) for name, kind in wanted.items())
     ):
-        raise RemoteError("the comparison gives no report")
+        raise RemoteError("the comparison returned no report")
     return report
 
 
 def _advice(report: dict[str, Any], facts: dict[str, Any]) -> str:
-    """Keep a report here; return what is wrong and how to report it, in one line."""
+    """Save a report on this machine; return the problem and how to report it, in one line."""
     problem, home = shown(report["problem"], 600), str(facts.get("home", ""))
     if home.startswith("/") and home != "/":
         problem = problem.replace(home, "~")
@@ -95,6 +101,6 @@ def _advice(report: dict[str, Any], facts: dict[str, Any]) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, json_text(report, indent=1) + "\n")
         where = f"open an issue with {path} and the .xmodel"
-    except (OSError, RecursionError) as error:  # a board may nest lists in lists
+    except (OSError, RecursionError) as error:  # a board may send deeply nested lists
         where = f"open an issue with this line and the .xmodel ({path}: {first_line(error)})"
     return f"outputs: {problem}; to report it, {where} (docs: Deploy to a board)"

@@ -1,4 +1,4 @@
-"""Downloading an overlay's files by HTTPS, bounded in size and time."""
+"""Download of an overlay's files by HTTPS, with limits of size and time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SOCKET_SECONDS = 30
 _FILE_SECONDS = 1800
 _MOST_REDIRECTS = 5
 _CHUNK = 1 << 18
-_HINT = "; fetch the files by a browser and give their directory with --from"
+_HINT = ": download the files by a browser and give their directory by --from"
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -34,18 +34,18 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         try:
             self._check(newurl)
         except OverlayUsageError as error:
-            raise OverlayError(f"{req.full_url}: is redirected: {error}") from error
+            raise OverlayError(f"{req.full_url}: the server redirects to {error}") from error
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class Fetcher:
-    """Downloads files by HTTPS, bounded in size and time.
+    """Downloader of files by HTTPS, with limits of size and time.
 
     Parameters
     ----------
-    allow_local_http : take plain HTTP from this machine itself (for tests)
+    allow_local_http : allow plain HTTP from this machine (for tests)
     context : certificates to trust; None for the system's
-    seconds : most seconds for a file
+    seconds : time limit of a file, s
     """
 
     def __init__(
@@ -62,14 +62,18 @@ class Fetcher:
         )
 
     def fetch(self, url: str, path: Path, most: int) -> None:
-        """Write what `url` gives to `path`.
+        """Download a URL to a file.
+
+        Parameters
+        ----------
+        most : largest allowed size, bytes
 
         Raises
         ------
         OverlayUsageError
-            It is not an https address.
+            The URL is not an https address.
         OverlayError
-            It cannot be had, is cut off, larger than `most` bytes, or a web page.
+            The file cannot be downloaded, is truncated, too large, or a web page.
         """
         self._check(url)
         timeout = min(_SOCKET_SECONDS, self._seconds)
@@ -83,10 +87,10 @@ class Fetcher:
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ssl.SSLError,
                 ConnectionError) as error:  # fmt: skip
             text = one_line(getattr(error, "reason", None) or error)
-            raise OverlayError(f"{url}: cannot be fetched: {text}{_HINT}") from error
+            raise OverlayError(f"{url}: cannot be downloaded: {text}{_HINT}") from error
 
     def _check(self, url: str) -> None:
-        """Refuse addresses that are not https."""
+        """Raise OverlayUsageError for addresses that are not https."""
         try:
             parts = urllib.parse.urlsplit(url)
             local = parts.hostname in ("localhost", "127.0.0.1", "::1")
@@ -95,21 +99,21 @@ class Fetcher:
         if parts.scheme == "https" and parts.hostname:
             return
         if not (self._allow_local_http and local and parts.scheme == "http"):
-            raise OverlayUsageError(f"{url}: only https is taken")
+            raise OverlayUsageError(f"{url}: not an https address")
 
     def _copy(self, url: str, answer: Any, file: IO[bytes], most: int) -> None:
         if answer.headers.get_content_type() == "text/html":
-            raise OverlayError(f"{url}: the server sends a page, not the file{_HINT}")
+            raise OverlayError(f"{url}: the server sends a web page, not the file{_HINT}")
         told = answer.headers.get("Content-Length", "")
         if told.isdigit() and int(told) > most:
-            raise OverlayError(f"{url}: {int(told):,} bytes; at most {most:,} are taken")
+            raise OverlayError(f"{url}: {int(told):,} bytes are more than the limit of {most:,}")
         end, size = time.monotonic() + self._seconds, 0
         while chunk := answer.read1(_CHUNK):
             size += len(chunk)
             if size > most:
-                raise OverlayError(f"{url}: more than {most:,} bytes; not the overlay's")
+                raise OverlayError(f"{url}: more than {most:,} bytes: not a file of the overlay")
             if time.monotonic() > end:
-                raise OverlayError(f"{url}: takes longer than {self._seconds:.0f} s{_HINT}")
+                raise OverlayError(f"{url}: took longer than {self._seconds:.0f} s{_HINT}")
             file.write(chunk)
         if told.isdigit() and size != int(told):
-            raise OverlayError(f"{url}: cut off after {size:,} of {int(told):,} bytes; try again")
+            raise OverlayError(f"{url}: truncated after {size:,} of {int(told):,} bytes: try again")

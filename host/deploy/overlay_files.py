@@ -1,14 +1,14 @@
-"""Fetch a board's overlay, or take local files, verify it and put it in place.
+"""Download of a board's overlay, or copy from local files, with verification.
 
     tutelage overlay zcu104                     # from AMD
-    tutelage overlay zcu104 --from ~/Downloads  # files that you have fetched yourself
+    tutelage overlay zcu104 --from ~/Downloads  # files that you have downloaded yourself
 
-overlays/<board>/overlay.toml names the files, where they come from and their md5 sums, as far as
-their maker publishes them. In a checkout the files go to overlays/<board>/files, from an installed
-package to the user's data directory (`overlay_folder`); deploy takes them from there. The sha256 of
-what was verified first is recorded in sha256.toml beside files/; from then on nothing else is
-accepted. A copy is beside the files, for `board/overlay`. All files are verified before the
-first is put in place. AMD's address itself was not tried.
+overlays/<board>/overlay.toml has the names of the files, their addresses and the md5 sums that AMD
+publishes. In a checkout the files are put in overlays/<board>/files, for an installed package in
+the user's data directory (`overlay_folder`); deploy uses them from there. The sha256 sums of the
+first verified files are recorded in sha256.toml beside files/; from then on no others are accepted.
+A copy of it is beside the files, for `board/overlay`. All files are verified before the first is
+put in place. AMD's address was not tried.
 """
 
 from __future__ import annotations
@@ -51,23 +51,24 @@ def place_overlay(
     board: str, source: Path | None, output: Path | None, url: str, say: Say,
     fetcher: Fetcher | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Get all files of a board's overlay, verify them, put them in place; returns the figures.
+    """Get all files of a board's overlay, verify them and put them in place; return the figures.
 
     Parameters
     ----------
-    source : directory with the files, under either name; None to download them
-    output : directory of the result; None for files/ in `overlay_folder`
-    url : address instead of the manifest's; "" for that
-    say : takes what the user should know besides the result
-    fetcher : what downloads; None for the usual one
+    board : name of the board's profile
+    source : directory of the files, under their local or their remote names; None to download them
+    output : directory to put them in; None for files/ in `overlay_folder`
+    url : address to download from; "" for that of the manifest
+    say : called with lines for the user
+    fetcher : downloader; None for the default one
 
     Raises
     ------
     OverlayUsageError, TomlError
         There is no such board or file, or the options exclude each other.
     OverlayError
-        A download failed, a file is not what it should be, or cannot be written. What was
-        in the output directory stays.
+        A download failed, a file does not have its checksum, or cannot be written. The files in the
+        output directory are unchanged.
     """
     if source is not None and url:
         raise OverlayUsageError("--from and --url exclude each other")
@@ -93,15 +94,15 @@ def place_overlay(
                 (scratch / file.name).replace(output / file.name)
     except OSError as error:
         raise OverlayError(f"{error.filename or output}: {error.strerror or error}") from error
-    how = f"{'as' if pins else 'taken down'} in {manifest.folder / PINS}"
+    how = f"{'as' if pins else 'recorded'} in {manifest.folder / PINS}"
     return {**figures, "pins": how, "placed": True}
 
 
-# -- verifying --------------------------------------------------------------------------------
+# -- verification -----------------------------------------------------------------------------
 
 
 def sums_of(path: Path) -> Sums:
-    """Both checksums of a file, in one pass."""
+    """Return both checksums of a file, in one pass."""
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -111,24 +112,24 @@ def sums_of(path: Path) -> Sums:
 
 
 def _verified(file: OverlayFile, folder: Path, pins: dict[str, str]) -> str:
-    """The sha256 of a file that has the published md5, and the pinned sha256 if there is one."""
+    """Return the sha256 of a file; raise OverlayError if its md5 or its sha256 is wrong."""
     sums = sums_of(folder / file.name)
     if sums.md5 != file.md5:
         raise OverlayError(
-            f"{file.name}: md5 is {sums.md5}, published is {file.md5}: corrupt, or another "
-            "release's; nothing was put in place"
+            f"{file.name}: md5 is {sums.md5}, the published one {file.md5}: the file is corrupt or "
+            "of another release; nothing was put in place"
         )
     pinned = pins.get(file.name)
     if pinned is not None and pinned != sums.sha256:
         raise OverlayError(
-            f"{file.name}: has the published md5, but not the sha256 in {PINS}: forged, or "
-            "that was changed; nothing was put in place"
+            f"{file.name}: has the published md5, but not the sha256 in {PINS}: the file is "
+            f"forged, or {PINS} was changed; nothing was put in place"
         )
     return sums.sha256
 
 
 def _is_complete(manifest: Manifest, output: Path, pins: dict[str, str]) -> bool:
-    """Whether all files are there, verified before."""
+    """Whether all files are in place and have the recorded checksums."""
     try:
         for file in manifest.files:
             if file.name not in pins or _verified(file, output, pins) != pins[file.name]:
@@ -138,20 +139,20 @@ def _is_complete(manifest: Manifest, output: Path, pins: dict[str, str]) -> bool
         return False
 
 
-# -- getting ----------------------------------------------------------------------------------
+# -- download ---------------------------------------------------------------------------------
 
 
 def _gather(
     manifest: Manifest, source: Path | None, scratch: Path, url: str, fetcher: Fetcher, say: Say
 ) -> None:
-    """Bring all files, unverified, into the scratch directory."""
+    """Copy or download all files, unverified, into the scratch directory."""
     for file in manifest.files:
         place = scratch / file.name
         if source is not None:
             _take(source, file, place, manifest.max_bytes)
             continue
         address = (url or manifest.url) + urllib.parse.quote(file.remote)
-        say(f"fetching {address}")
+        say(f"downloading {address}")
         fetcher.fetch(address, place, manifest.max_bytes)
 
 
@@ -160,7 +161,7 @@ def _take(source: Path, file: OverlayFile, place: Path, most: int) -> None:
         path = source / name
         if path.is_file():
             if path.stat().st_size > most:
-                raise OverlayError(f"{path}: more than {most:,} bytes; not the overlay's")
+                raise OverlayError(f"{path}: more than {most:,} bytes: not a file of the overlay")
             shutil.copyfile(path, place)
             return
     raise OverlayUsageError(f"{source}: has neither {file.name} nor {file.remote}")

@@ -1,7 +1,7 @@
-"""What is known of a board's overlay: its files, where they come from, their checksums.
+"""Manifest of a board's overlay: its files, their addresses and their checksums.
 
-overlays/<board>/overlay.toml names the files and has their makers' md5 sums; sha256.toml beside it
-has the sha256 of each file, from when it was verified first.
+overlays/<board>/overlay.toml has the names of the files and their published md5 sums; sha256.toml
+beside it has the sha256 of each file, recorded when it was first verified.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MANIFEST = "overlay.toml"
 
 @dataclass(frozen=True)
 class OverlayFile:
-    """A file of an overlay: its name here, its name at its maker's, its published md5."""
+    """A file of an overlay: its local name, its name at the publisher's, its published md5."""
 
     name: str
     remote: str
@@ -35,10 +35,10 @@ class Manifest:
 
     Attributes
     ----------
-    folder : where files/ and the recorded checksums go, see `overlay_folder`
-    release : whose overlay it is
-    url : address before each file's remote name
-    max_bytes : most bytes that a file may have
+    folder : folder for files/ and the recorded checksums, see `overlay_folder`
+    release : name of the release that the overlay is of
+    url : address that precedes each file's remote name
+    max_bytes : largest size of a file, bytes
     files : all files
     """
 
@@ -50,14 +50,14 @@ class Manifest:
 
 
 def overlay_boards() -> list[str]:
-    """The boards that have an overlay."""
+    """Return the boards that have an overlay."""
     return sorted(path.parent.name for path in OVERLAYS.glob(f"*/{MANIFEST}"))
 
 
 def overlay_folder(board: str) -> Path:
-    """Return the folder of a board's overlay that may be written; it need not exist.
+    """Return the writable folder of a board's overlay; it may not exist yet.
 
-    That is the checkout's own. An installed package is not written to: then it is
+    In a checkout it is that of the checkout, for an installed package, which is not writable,
     $XDG_DATA_HOME/tutelage/overlays/<board>, by default below ~/.local/share.
     """
     if IS_CHECKOUT:
@@ -67,14 +67,14 @@ def overlay_folder(board: str) -> Path:
 
 
 def read_manifest(board: str) -> Manifest:
-    """The manifest of a board's overlay.
+    """Read the manifest of a board's overlay.
 
     Raises
     ------
     OverlayUsageError
-        There is none for this board, or it is not what it must be.
+        There is none for this board, or a key is missing or not valid.
     TomlError
-        It is not TOML.
+        The file is not TOML.
     """
     if board not in overlay_boards():
         raise OverlayUsageError(
@@ -97,12 +97,12 @@ def read_manifest(board: str) -> Manifest:
 
 
 def verified_before(path: Path) -> dict[str, str]:
-    """The sha256 of each file that was verified before; empty where none was.
+    """Return the recorded sha256 of each file; empty if none was verified before.
 
     Raises
     ------
     OverlayUsageError
-        The file is there and not what it must be.
+        The file is not a table of checksums.
     """
     try:
         return read_pins(path)
@@ -113,7 +113,13 @@ def verified_before(path: Path) -> dict[str, str]:
 def record_sums(
     manifest: Manifest, output: Path, found: dict[str, str], pins: dict[str, str]
 ) -> None:
-    """Record the checksums beside the manifest and beside the files."""
-    comment = f"sha256 of {manifest.release}'s files, from when their md5 was verified first."
+    """Record the checksums beside the manifest and beside the files.
+
+    Parameters
+    ----------
+    found : sha256 of the files that were verified now
+    pins : recorded before
+    """
+    comment = f"sha256 of the files of {manifest.release}, recorded when their md5 was verified."
     for path in (manifest.folder / PINS, output / PINS):
         write_pins(path, {**pins, **found}, comment)

@@ -1,4 +1,4 @@
-"""The Python packages that a board lacks, which a release carries."""
+"""Python packages that a board lacks and a release therefore includes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from typing import Any
 from tutelage.host.deploy.release import ReleaseError
 from tutelage.host.ssh.errors import telling_line
 
-# A package that the board may lack -> what is carried then (the ranges of setup.py). Dependencies'
-# markers are pip's for this Python, hence those of Python 3.10 are asked for by name.
+# Package that the board may lack -> requirement to include then (the ranges of setup.py). pip
+# evaluates markers for the Python that runs it, hence dependencies for 3.10 are requested by name.
 CARRIED = {
     "psutil": "psutil>=5.9",
     "starlette": "starlette>=0.40",
@@ -29,7 +29,7 @@ _FOR_OLD = ("tomli>=2.0", "exceptiongroup", "typing_extensions")  # below Python
 
 
 class Packages:
-    """Python packages that boards lack, unpacked for their Python and machine, in a cache.
+    """Cache of Python packages that boards lack, unpacked for their Python and machine.
 
     Parameters
     ----------
@@ -43,12 +43,16 @@ class Packages:
         self._cache = base / "tutelage" / "packages"
 
     def for_board(self, facts: dict[str, Any]) -> Path | None:
-        """Directory of what the board of these facts lacks, None where it lacks nothing.
+        """Return the directory of the packages that a board lacks; None if it lacks none.
+
+        Parameters
+        ----------
+        facts : about the board, see `tutelage.host.deploy.findings.ask`
 
         Raises
         ------
         ReleaseError
-            A package cannot be had for that board.
+            A package is not available for that board.
         """
         wanted = [text for name, text in CARRIED.items() if facts["modules"][name] is None]
         version = ".".join(facts["python"].split(".")[:2])
@@ -84,13 +88,13 @@ class Packages:
         try:
             done = subprocess.run([*command, *wanted], capture_output=True, text=True)
             if done.returncode:
-                raise ReleaseError(f"packages for the board: {telling_line(done.stderr)}; give "
-                                   "their wheels with --wheels DIR")  # fmt: skip
+                raise ReleaseError(f"packages for the board: {telling_line(done.stderr)}: give "
+                                   "their wheels by --wheels DIR")  # fmt: skip
             shutil.rmtree(partial / "all" / "bin", ignore_errors=True)  # scripts for this machine
             try:
                 (partial / "all").rename(folder)
             except OSError:
-                # Where another process was faster, its packages are the same.
+                # Another process may have been faster; its packages are the same.
                 if not folder.is_dir():
                     raise
         finally:
@@ -98,7 +102,7 @@ class Packages:
 
 
 def _platforms(machine: str, glibc: str) -> list[str]:
-    """Platform tags of wheels that run on a machine with this glibc (PEP 600), the newest first."""
+    """Return platform tags of wheels for a machine with this glibc (PEP 600), the newest first."""
     numbers = re.fullmatch(r"2\.(\d+)", glibc)
     newest = int(numbers[1]) if numbers else 17
     tags = [f"manylinux_2_{minor}_{machine}" for minor in range(newest, 16, -1)]

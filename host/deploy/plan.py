@@ -1,4 +1,4 @@
-"""What is asked of a deployment, and what it reports."""
+"""Settings of a deployment, and its report."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from tutelage.host.ssh.hosts import check_hosts
 
 ACCEPTABLE = ("model", "packages", "vart", "pynq", "disk", "clock", "config", "fingerprint",
               "target", "outputs")  # fmt: skip
-"""Findings that --accept turns into warnings."""
+"""Names of findings that --accept turns into warnings."""
 
 Say = Callable[[str], None]
 
 
 class DeployError(RemoteError):
-    """A board could not be deployed to; one line. What ran there still does."""
+    """A deployment failed, and the board still runs its current release; the text is one line."""
 
 
 class DeployUsageError(TutelageError):
-    """What was asked for cannot be; the text is one line."""
+    """A host or an option of a deployment is not valid; the text is one line."""
 
 
 @dataclass(frozen=True)
 class BoardPlan:
-    """What deploying to a board and measuring on one have in common.
+    """Settings that deployments and measurements have in common.
 
     Attributes
     ----------
-    board : the board's profile, by name
-    model : model directory or .xmodel to deploy; None for what is deployed there
-    wheels : directory of wheels for what boards lack; None for the package index
-    ssh_config : file for ssh -F; None for the user's own
-    accepted : findings that do not stop it
+    board : name of the board's profile
+    model : model directory or .xmodel to deploy; None for the deployed model
+    wheels : directory of wheels for packages that boards lack; None for the package index
+    ssh_config : configuration file for ssh -F; None for the user's
+    accepted : names of findings to ignore
     plugin : file of the model's operators for the CPU, deployed with it; None for none
     """
 
@@ -56,14 +56,14 @@ class BoardPlan:
 
 @dataclass(frozen=True)
 class Plan(BoardPlan):
-    """What is deployed, and how; it has a model.
+    """Settings of a deployment.
 
     Attributes
     ----------
-    bandwidth : most KiB/s, 0 for no limit
-    service : arguments of app/classify.py as a systemd service; "" leaves services alone, but
-        one that is there is restarted
-    service_user : user that the service runs as; "" for the user who deploys, unless that is root
+    bandwidth : limit of the transfer's speed, KiB/s; 0 for none
+    service : arguments of app/classify.py to run as a systemd service; "" installs none, but
+        restarts one that is installed
+    service_user : user of the service; "" for the user who deploys, unless that is root
     """
 
     model: Path
@@ -74,8 +74,22 @@ class Plan(BoardPlan):
 
 @dataclass
 class Report:
-    """What became of one host; `state` is deployed, unchanged, service restarted, rolled back or
-    failed, `service` says whom it runs as, `measuring` is a measurement that runs there."""
+    """Result of a deployment or rollback on one host.
+
+    Attributes
+    ----------
+    host : as the user named it
+    state : "deployed", "unchanged", "service restarted", "rolled back" or "failed"
+    release, previous : names of the current and of the previous release
+    error : why it failed, in one line
+    smoke : summary of the smoke test
+    service : user of the service, for the reader
+    measuring : name of a measurement that is running on the board; "" for none
+    sent_bytes : bytes sent to the board
+    seconds : duration
+    warnings : one line each
+    facts : about the board, see `tutelage.host.deploy.findings.ask`
+    """
 
     host: str
     state: str = "failed"
@@ -92,34 +106,34 @@ class Report:
 
 
 def check_plan(hosts: Sequence[str], plan: Plan) -> None:
-    """Verify what can be verified before a board is asked.
+    """Check the settings of a deployment before connecting to a board.
 
     Raises
     ------
     DeployUsageError, RemoteUsageError
-        A host, the board, the model, the plugin, the service or an accepted finding is not one.
+        A host, the board, the model, the plugin, the service or an accepted finding is not valid.
     """
     check_hosts(hosts)
     check_board(plan.board)
     if not plan.model.exists():
         raise DeployUsageError(f"{plan.model}: no such model")
     if plan.model.is_dir() and not compiled_file(plan.model).is_file():
-        raise DeployUsageError(f"{plan.model}: has no {COMPILED}; first: tutelage compile "
+        raise DeployUsageError(f"{plan.model}: has no {COMPILED}: first run tutelage compile "
                                f"{shlex.quote(str(plan.model))}")  # fmt: skip
     if plan.plugin is not None and not (plan.plugin.is_file() and plan.plugin.suffix == ".py"):
-        raise DeployUsageError(f"{plan.plugin}: not a Python file; --plugin takes one")
+        raise DeployUsageError(f"--plugin {plan.plugin}: not a Python file")
     try:
         check_service(shlex.split(plan.service), plan.service_user)
     except ValueError as error:
         raise DeployUsageError(f"--service: {error}") from error
     for name in plan.accepted:
         if name not in ACCEPTABLE:
-            raise DeployUsageError(f"--accept {name}: can be {', '.join(ACCEPTABLE)}")
+            raise DeployUsageError(f"--accept {name}: not one of {', '.join(ACCEPTABLE)}")
     _check_target(plan)
 
 
 def check_board(board: str) -> None:
-    """Raise DeployUsageError where there is no profile of this board."""
+    """Raise DeployUsageError if there is no profile of this board."""
     try:
         board_profile.check_board(board)
     except board_profile.UnknownBoardError as error:
@@ -127,11 +141,10 @@ def check_board(board: str) -> None:
 
 
 def _check_target(plan: Plan) -> None:
-    """Refuse a model for the emulator before anything is copied; others are judged on the board."""
+    """Refuse a model for the emulator before anything is copied; boards check others."""
     path = compiled_file(plan.model)
     if "target" not in plan.accepted and compiled_for(path) == EMULATOR_DPU_NAME:
         raise DeployUsageError(
-            f"target: {path} is compiled for the emulator, which no board runs; AMD's compiler "
-            f"makes it the board's: tutelage compile {shlex.quote(str(plan.model))} "
-            f"--target {plan.board}"
+            f"target: {path} is compiled for the emulator, which no board can run: compile it for "
+            f"the board by tutelage compile {shlex.quote(str(plan.model))} --target {plan.board}"
         )

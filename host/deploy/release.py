@@ -1,6 +1,6 @@
-"""What a release consists of: its files and their checksums.
+"""Assembly of a release: its files and their checksums.
 
-A release is the application, the board's side, the overlay, the model with its plugin and the
+A release has the application, the board's side, the overlay, the model with its plugin and the
 Python packages that the board lacks. Its name is the hash of the list of its files' checksums
 (SHA256SUMS), so that the same files always make the same release.
 """
@@ -24,43 +24,45 @@ from tutelage.host.deploy.overlay_manifest import OVERLAYS, overlay_folder
 SUMS = "SHA256SUMS"
 
 _FOLDERS = ("app", "board", "core", "dpu/ops")
-"""What runs on the board: of dpu/ only the ops that a model leaves to the CPU."""
+"""Folders that the board needs; of dpu/ only the ops that a model leaves to the CPU."""
 _SKIPPED = {"__pycache__", "rebuild", "stand_ins"}
 
 PLUGIN = "plugin.py"
-"""A release's file of operators for the CPU, where the model has one."""
+"""A release's file of operators for the CPU, if the model has any."""
 
 MODEL_SCRIPT = (
     f"if [ -e model/{COMPILED} ]; then echo model; else ls model/*.xmodel | head -n 1; fi"
 )
-"""Shell script that prints, in a release's directory, its model's place as `model_path` does."""
+"""Shell script that prints, in a release's directory, the model's path as in `model_path`."""
 
 PLUGIN_SCRIPT = f"if [ -e {PLUGIN} ]; then echo --plugin {PLUGIN}; fi"
-"""Shell script that prints, in a release's directory, the options for its plugin, if it has one."""
+"""Shell script that prints, in a release's directory, the option for its plugin, if it has one."""
 
 
 class ReleaseError(TutelageError):
-    """A release cannot be put together; the text is one line."""
+    """A release cannot be assembled; the text is one line."""
 
     status = FAILED
 
 
 def model_path(model: Path) -> str:
-    """A model's place in a release: that of its directory, or of its bare file."""
+    """Return a model's path in a release: that of its directory, or of its single file."""
     return "model" if model.is_dir() else f"model/{model.name}"
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a release is made of, besides this repository's own files.
+    """Parts of a release other than the files of this repository.
 
     Attributes
     ----------
     board : name of the board's profile
     model : model directory or .xmodel
     plugin : file of the model's operators for the CPU; None for none
-    packages : what the board lacks, from `tutelage.host.deploy.packages`; None for nothing
-    python : the Python of its venv; that is part of a release, and another one makes another
+    packages : directory of the packages that the board lacks, from
+        `tutelage.host.deploy.packages`; None for none
+    python : the board's Python, for the venv; part of the release, so that another Python makes
+        another release
     """
 
     board: str
@@ -71,17 +73,17 @@ class Parts:
 
 
 def gather(stage: Path, parts: Parts) -> None:
-    """Put all files of a release into an empty directory.
+    """Copy all files of a release into an empty directory.
 
     Raises
     ------
     ReleaseError
-        Something in a directory is neither a file nor a directory, or a symbolic link that does not
-        name a file in that directory: a release takes nothing from elsewhere.
+        A directory has something that is neither a file nor a directory, or a symbolic link that
+        leads out of the directory.
     """
     for name in _FOLDERS:
         _copy_tree(CODE / name, stage / name)
-    # What is known of the overlay, and its files; both are one folder in a checkout.
+    # The overlay's manifest and its files, which are in the same folder in a checkout.
     for folder in dict.fromkeys((OVERLAYS / parts.board, overlay_folder(parts.board))):
         if folder.is_dir():
             _copy_tree(folder, stage / "overlays" / parts.board)
@@ -108,7 +110,7 @@ def _copy_tree(source: Path, target: Path) -> None:
     for folder, folders, files in os.walk(source, onerror=_fail):
         place = target / Path(folder).relative_to(source)
         place.mkdir(parents=True, exist_ok=True)
-        # os.walk enters no link to a directory; as a file it is refused.
+        # os.walk does not follow links to directories; they are refused like files.
         links = [name for name in folders if (Path(folder) / name).is_symlink()]
         folders[:] = [name for name in folders if not _is_skipped(name)]
         for name in filterfalse(_is_skipped, [*files, *links]):
@@ -124,41 +126,41 @@ def _is_skipped(name: str) -> bool:
 
 
 def _copy_file(source: Path, target: Path, root: Path) -> None:
-    """Copy a regular file; a symbolic link only where it names one below `root`."""
+    """Copy a regular file, or a symbolic link to one below `root`."""
     try:
         real = source.resolve()
-    except RuntimeError:  # Python 3.10 to 3.12, where a link leads to itself
+    except RuntimeError:  # Python 3.10 to 3.12, for a link to itself
         real = source
     if source.is_symlink() and not real.is_relative_to(root.resolve()):
-        raise ReleaseError(f"{source}: is a symbolic link to {real}, which is not in {root}; a "
-                           f"release takes no file from elsewhere: copy it there")  # fmt: skip
+        raise ReleaseError(f"{source}: a symbolic link to {real}, which is not in {root}: copy "
+                           f"the file there")  # fmt: skip
     _copy_named(real, target, source)
 
 
 def _copy_named(source: Path, target: Path, name: Path | None = None) -> None:
-    """Copy a file that the user named; `name` is what errors call it."""
+    """Copy a regular file; errors refer to it by `name`."""
     if not source.is_file():
-        raise ReleaseError(f"{name or source}: is not a file, nor a link to one; a release has "
-                           "files only")  # fmt: skip
+        raise ReleaseError(f"{name or source}: not a regular file, nor a link to one: remove it, "
+                           "since a release has only files")  # fmt: skip
     shutil.copy2(source, target)
 
 
 def seal(stage: Path) -> tuple[str, int]:
-    """Write the list of checksums; returns the release's name, the hash of it, and its bytes.
+    """Write the list of checksums; return the release's name, its hash, and its size in bytes.
 
     Raises
     ------
     ReleaseError
-        A name cannot be in that list, which has a line of UTF-8 for each.
+        A file's name cannot be a line of that list, since it is not printable UTF-8.
     """
     for folder in (stage, *(path for path in stage.rglob("*") if path.is_dir())):
-        folder.chmod(0o755)  # a service's user may be another than the deploying one
+        folder.chmod(0o755)  # the service's user may differ from the deploying one
     lines, size = [], 0
     for path in sorted(path for path in stage.rglob("*") if path.is_file()):
         name = str(path.relative_to(stage))
         if not name.isprintable():
-            raise ReleaseError(f"{name!a}: has control characters, or is not in UTF-8; a release "
-                               "takes no such name: rename it")  # fmt: skip
+            raise ReleaseError(f"{name!a}: the name has control characters or is not UTF-8: "
+                               "rename the file")  # fmt: skip
         path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
         content = path.read_bytes()
         size += len(content)

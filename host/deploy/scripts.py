@@ -1,4 +1,4 @@
-"""Shell scripts about releases that run on a board, in the home directory."""
+"""Shell scripts for releases, which run on a board in the home directory."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tutelage.core.model_package import COMPILED
 from tutelage.host.deploy.release import MODEL_SCRIPT, PLUGIN_SCRIPT, SUMS
 from tutelage.host.ssh.remote import Remote
 
-KEPT = 3  # releases that stay on a board
+KEPT = 3  # releases to keep on a board
 
 RELEASES = "tutelage/releases"
-"""Where releases are on a board, from the home directory."""
+"""Directory of the releases on a board, relative to the home directory."""
 
 MEASUREMENTS = "tutelage/measurements"
-"""Where measurements are on a board, from the home directory."""
+"""Directory of the measurements on a board, relative to the home directory."""
 
 _SMOKE_SECONDS = 120
 
@@ -25,16 +25,25 @@ JOB_SECONDS, OUTPUTS_SECONDS = 60, 480
 """Time limits of one job whose outputs are compared, and of all of them, s."""
 
 MOST_REPORT = 1 << 16
-"""Bytes of a report of `tutelage.board.outputs_check` that are read."""
+"""Most bytes of a report of `tutelage.board.outputs_check`."""
 
 
 def venv_script(place: str, python: str, extra: str | None) -> str:
-    """Make the release's venv: the system's packages, the image's own venv's, those carried."""
+    """Return a script that creates a release's venv.
+
+    It has the packages of the system, of the image's venv, and those that the release includes.
+
+    Parameters
+    ----------
+    place : directory of the release
+    python : Python of the board
+    extra : path of the packages in the image's venv; None for none
+    """
     lines = [
         f"set -e; cd {RELEASES}/{place}",
         f"{shlex.quote(python)} -m venv --clear --without-pip --system-site-packages .venv",
         "s=$(echo .venv/lib/python3.*/site-packages)",
-        # Relative to site-packages, as the release is renamed when it is complete.
+        # Relative to site-packages, since the release is renamed when it is complete.
         "echo ../../../../packages > $s/carried.pth",
     ]
     if extra:
@@ -43,7 +52,13 @@ def venv_script(place: str, python: str, extra: str | None) -> str:
 
 
 def smoke_script(place: str, model: str, on_dpu: bool) -> str:
-    """Classify three frames with the release in `place`, or only import everything."""
+    """Return a script that classifies three frames by the release in `place`.
+
+    Parameters
+    ----------
+    model : path of the model in the release
+    on_dpu : False only imports everything, for boards that cannot run the DPU
+    """
     enter = f"set -e; cd {RELEASES}/{place}; run='timeout {_SMOKE_SECONDS} .venv/bin/python'"
     if not on_dpu:
         return f"{enter}; $run app/classify.py --help > /dev/null"
@@ -57,14 +72,16 @@ def smoke_script(place: str, model: str, on_dpu: bool) -> str:
 
 
 def compiled_path(model: str) -> str:
-    """Return the compiled file of a model, by the model's place in a release."""
+    """Return the path of a model's compiled file, from the model's path in a release."""
     return model if model.endswith(".xmodel") else f"{model}/{COMPILED}"
 
 
 def outputs_script(place: str, model: str) -> str:
-    """Compare outputs with the release's expected ones; print the report, or nothing where a
-    release has none."""
-    ended = f"no outcome within {OUTPUTS_SECONDS} s"
+    """Return a script that compares outputs with the release's expected ones.
+
+    It prints the report, or nothing if the release has no expected outputs.
+    """
+    ended = f"no result within {OUTPUTS_SECONDS} s"
     return (
         f"set -e; cd {RELEASES}/{place}; test -d {EXPECTED} || exit 0; rm -f .outputs.json; s=0; "
         f"timeout -k 10 {OUTPUTS_SECONDS} .venv/bin/python -m tutelage.board.outputs_check "
@@ -77,8 +94,13 @@ def outputs_script(place: str, model: str) -> str:
 
 
 def switch_script(name: str, place: str) -> str:
-    """Give a complete release in `place` ("": it has it already) its name, and switch to it."""
-    # Where a run that was cut off still came so far, its release is the same.
+    """Return a script that renames the release in `place` to `name` and switches to it.
+
+    Parameters
+    ----------
+    place : directory of the complete release; "" if it has its name already
+    """
+    # An interrupted run may have come this far; its release is the same.
     rename = (
         f"sync; if [ -e releases/{name} ]; then rm -rf releases/{place}; "
         f"else mv -T releases/{place} releases/{name}; fi; "
@@ -92,10 +114,10 @@ def switch_script(name: str, place: str) -> str:
 
 
 _NONE_BEFORE = (
-    "cd tutelage 2>/dev/null || { echo nothing was deployed there >&2; exit 1; }; "
+    "cd tutelage 2>/dev/null || { echo nothing is deployed on the board >&2; exit 1; }; "
     "c=$(readlink current); p=$(readlink previous); "
     'if [ -z "$p" ] || [ "$p" = "$c" ] || [ ! -d "$p" ]; '
-    "then echo no release before this one is there >&2; exit 1; fi; set -e; "
+    "then echo the board has no previous release >&2; exit 1; fi; set -e; "
 )
 PREVIOUS = f'{_NONE_BEFORE}cd "$p"; echo "${{p#releases/}}"; {MODEL_SCRIPT}'
 
@@ -109,7 +131,7 @@ PRUNE = (
     "cd tutelage; c=$(readlink current); p=$(readlink previous); n=0; "
     "for d in $(ls -1t releases); do n=$((n+1)); r=releases/$d; "
     f'[ $n -le {KEPT} ] || [ "$r" = "$c" ] || [ "$r" = "$p" ] || '
-    # A measurement holds the list of its release; without flock nobody knows, and all stay.
+    # A measurement locks the list of its release; without flock all releases are kept.
     f'! flock -n -x "$r/{SUMS}" true 2>/dev/null || rm -rf "$r"; done; '
     "find releases -mindepth 1 -maxdepth 1 -name '.*.partial' -mmin +1440 -exec rm -rf {} +"
 )
@@ -120,13 +142,19 @@ MEASURING = (
     f"test ! -e {MEASUREMENTS}/.lock || flock -n -s {MEASUREMENTS}/.lock true || "
     f"head -c 200 {MEASUREMENTS}/.lock"
 )
-"""Print the name of the measurement that runs on the board, if one does."""
+"""Script that prints the name of the measurement that is running on the board, if there is one."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What a board has: the current release ("" for none), whether the new one is there already,
-    and the directories that broken-off runs of it left."""
+    """Releases of a board.
+
+    Attributes
+    ----------
+    current : name of the current release; "" for none
+    complete : whether the new release is on the board already
+    partial : directories of incomplete copies of the new release
+    """
 
     current: str
     complete: bool
@@ -134,7 +162,7 @@ class State:
 
 
 def read_state(remote: Remote, name: str) -> State:
-    """What the board has, where `name` is to be deployed."""
+    """Return the state of a board to which the release `name` is to be deployed."""
     answer = remote.sh(
         'cd tutelage && echo "current $(readlink current)"; ls -1a releases'
     ).splitlines()

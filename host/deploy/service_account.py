@@ -1,4 +1,4 @@
-"""The user that the service on a board runs as."""
+"""User of the service on a board."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 
 @dataclass(frozen=True)
 class Account:
-    """The user that a service runs as.
+    """User of a service.
 
     Attributes
     ----------
-    user : its name
-    groups : those whose device files it needs
-    warnings : what speaks against it, one line each
+    user : name of the user
+    groups : groups of the device files that the service needs
+    warnings : concerns about this user, one line each
     """
 
     user: str
@@ -38,27 +38,27 @@ _WHO = (
 
 
 def account_of(remote: Remote, place: str, user: str) -> Account:
-    """Return whom a service runs as.
+    """Return the user of a service.
 
     Parameters
     ----------
-    place : directory of the releases, from the home directory
-    user : the user that was asked for, "" for the one who deploys
+    place : directory of the releases, relative to the home directory
+    user : name given by --service-user; "" for the user who deploys
 
     Raises
     ------
     RemoteError
-        The user is root and was not asked for, does not exist, or cannot reach the releases; or
+        The user would be root without being named, does not exist, or cannot read the releases; or
         sudo asks for a password.
     """
     told = remote.sh(_WHO).splitlines()
     if len(told) < 2 or not USER_NAME.fullmatch(told[0]):
-        raise RemoteError(f"{remote.host}: does not say which user deploys there")
+        raise RemoteError(f"{remote.host}: does not return the name of the deploying user")
     deployer, known, *devices = told
     if deployer == "root" and not user:
         raise RemoteError(
             "it would run as root, since root deploys: deploy as the board's user, such as "
-            "xilinx@board, or name its user with --service-user (root, where it must be)"
+            "xilinx@board, or name a user by --service-user (root if necessary)"
         )
     remote.sh(MAY_SUDO)
     if user not in ("", deployer, "root"):
@@ -66,7 +66,7 @@ def account_of(remote: Remote, place: str, user: str) -> Account:
     user = user or deployer
     if user == "root":
         return Account(
-            user, (), ("service: runs as root, and whoever breaks into it is root there",)
+            user, (), ("service: runs as root, so that a break-in gives root access to the board",)
         )
     return _with_devices(user, known.split(":"), devices)
 
@@ -82,18 +82,18 @@ def _with_devices(user: str, known: Sequence[str], devices: Sequence[str]) -> Ac
             groups.add(group)
         elif mode & 0o006 != 0o006:
             warnings.append(
-                f"service: {user} cannot open {path} (group {group}, mode {mode:o}): give it a "
-                "group by a udev rule, or run as --service-user root"
+                f"service: {user} cannot open {path} (group {group}, mode {mode:o}): assign it a "
+                "group by a udev rule, or give --service-user root"
             )
     return Account(user, tuple(sorted(groups)), tuple(warnings))
 
 
 def _may_read(user: str, place: str) -> str:
-    """Shell script that fails where a user cannot enter the directory of the releases."""
+    """Return a shell script that fails if a user cannot enter the directory of the releases."""
     return (
         f"{AS_ROOT}id {user} > /dev/null 2>&1 || "
-        f"{{ echo 'there is no user {user}; make one: useradd --system {user}' >&2; exit 1; }}; "
+        f"{{ echo 'there is no user {user}: create it by useradd --system {user}' >&2; exit 1; }}; "
         f'$s runuser -u {user} -- test -x "$HOME/{place}" || '
-        f'{{ echo "{user} cannot enter $HOME/{place}; deploy as {user}, or open that directory" '
+        f'{{ echo "{user} cannot enter $HOME/{place}: deploy as {user}, or allow it by chmod" '
         ">&2; exit 1; }"
     )

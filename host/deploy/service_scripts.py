@@ -1,44 +1,44 @@
-"""Shell scripts about the service that run on a board, in the home directory."""
+"""Shell scripts for the service, which run on a board in the home directory."""
 
 from __future__ import annotations
 
 UNIT = "/etc/systemd/system/tutelage.service"
-TOKEN_FILE = "tutelage/web.env"  # noqa: S105 (its name)
-"""File with the service's environment, from the home directory on a board: the live page's token,
-and the source where the user has put one there."""
+TOKEN_FILE = "tutelage/web.env"  # noqa: S105 (a file's name)
+"""File with the service's environment, relative to the home directory on a board: the live page's
+token, and the source if the user has added one."""
 
-# The application's variables, see app/options.py.
+# Variables of the application, see app/options.py.
 SOURCE_VARIABLE, TOKEN_VARIABLE = "TUTELAGE_SOURCE", "TUTELAGE_WEB_TOKEN"
 
-# Root needs no sudo; others need one that asks for no password.
+# Root needs no sudo; for other users sudo must not ask for a password.
 AS_ROOT = 's="sudo -n"; [ "$(id -u)" != 0 ] || s=; '
 MAY_SUDO = (
     '[ "$(id -u)" = 0 ] || sudo -n true 2> /dev/null || { '
-    "echo 'sudo there asks for a password, which cannot be typed here: allow it without one "
-    "(NOPASSWD in /etc/sudoers.d), or deploy as root with --service-user' >&2; exit 1; }"
+    "echo 'sudo on the board asks for a password, which cannot be entered here: allow sudo without "
+    "one (NOPASSWD in /etc/sudoers.d), or deploy as root with --service-user' >&2; exit 1; }"
 )
 _STAYS_UP = (
     "sleep 2; $s systemctl is-active --quiet tutelage.service || "
-    "{ echo it does not stay up, see journalctl -u tutelage >&2; exit 1; }"
+    "{ echo it does not keep running, see journalctl -u tutelage >&2; exit 1; }"
 )
 RESTART = (
     f"{AS_ROOT}test -e {UNIT} || exit 0; systemctl is-active --quiet tutelage.service; r=$?; "
     "$s systemctl try-restart tutelage.service || exit 1; [ $r != 0 ] || "
     f"{{ {_STAYS_UP}; }}"
 )
-"""Restart the service where there is one; what ran before must run afterwards."""
+"""Restart the service, if there is one; fail if it was running and is not running afterwards."""
 
 REMOVE = (
     f"{AS_ROOT}$s systemctl disable --now tutelage.service || true; "
     f"$s rm -f {UNIT} {UNIT}.before; $s systemctl daemon-reload || true; rm -f tutelage/current"
 )
-"""Remove the first release's service: nothing is left that would be started at the next boot."""
+"""Remove the service of the first release, so that nothing is started at the next boot."""
 
 UNIT_BACK = (
     f"{AS_ROOT}test ! -e {UNIT}.before || {{ $s mv {UNIT}.before {UNIT}; "
     "$s systemctl daemon-reload; }"
 )
-"""Put the unit file from before `INSTALL` back."""
+"""Restore the unit file from before `INSTALL`."""
 
 MAKE_TOKEN = (
     f"set -e; umask 077; grep -qs '^{TOKEN_VARIABLE}=.' {TOKEN_FILE} || {{ "
@@ -46,14 +46,14 @@ MAKE_TOKEN = (
     f"{{ grep -sv '^{TOKEN_VARIABLE}=' {TOKEN_FILE} || true; echo \"{TOKEN_VARIABLE}=$t\"; }} "
     f"> {TOKEN_FILE}.new; mv -T {TOKEN_FILE}.new {TOKEN_FILE}; }}; chmod 600 {TOKEN_FILE}"
 )
-"""Make the live page's token, once for all releases; other lines of the file stay."""
+"""Create the live page's token, unless there is one; keep other lines of the file."""
 
 INSTALL = (
     f"set -e; {AS_ROOT}test ! -e {UNIT} || $s cp {UNIT} {UNIT}.before; "
     f"$s tee {UNIT} > /dev/null; $s systemctl daemon-reload; "
     f"$s systemctl enable tutelage.service; $s systemctl restart tutelage.service; {_STAYS_UP}"
 )
-"""Write the unit file, which comes on standard input, and start the service."""
+"""Write the unit file from standard input, and start the service."""
 
 STATE = (
     f'w=$(cat); test -n "$w" || test -e {UNIT} || {{ echo right; exit; }}; '
@@ -64,5 +64,5 @@ STATE = (
     'if [ "$($s readlink /proc/$p/cwd)" = "$(readlink -f tutelage/current)" ]; '
     "then echo right; else echo old; fi"
 )
-"""Print "right" where the unit is the one on standard input (any, if that is empty) and its process
-runs from the current release; also where there is neither."""
+"""Print "right" if the unit is that on standard input (any unit, if it is empty) and its process
+runs from the current release, or if there is neither; else "unit", "down" or "old"."""

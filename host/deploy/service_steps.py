@@ -1,4 +1,4 @@
-"""The service's part of a deployment: its unit, its start, the way back where that fails."""
+"""Steps of a deployment for the service: its unit, its start, and recovery if that fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from tutelage.host.ssh.remote import Remote
 
 
 def prepare_unit(remote: Remote, plan: Plan, report: Report) -> str:
-    """Return the service's unit file, "" where none was asked for."""
+    """Return the service's unit file; "" without --service.
+
+    Raises
+    ------
+    DeployError, ConnectionLost
+        The service's user cannot be used, or the connection was lost.
+    """
     if not plan.service:
         return ""
     arguments = shlex.split(plan.service)
@@ -32,7 +38,13 @@ def prepare_unit(remote: Remote, plan: Plan, report: Report) -> str:
 
 
 def serve(remote: Remote, unit: str, report: Report) -> None:
-    """Start or restart the service; where that fails, the old release runs again, or none."""
+    """Start or restart the service; if that fails, restore the previous release, if there is one.
+
+    Raises
+    ------
+    DeployError, ConnectionLost
+        The service does not start, or the connection was lost.
+    """
     try:
         if unit:
             remote.sh(on_board.INSTALL, unit)
@@ -51,7 +63,7 @@ def serve(remote: Remote, unit: str, report: Report) -> None:
 
 
 def refresh_service(remote: Remote, unit: str, report: Report) -> None:
-    """Set the service right where the release is there already; a run may have broken off then."""
+    """Start the service if it does not run the current release, as after an interrupted run."""
     report.state = "unchanged"
     if remote.sh(on_board.STATE, unit).strip() != "right":
         serve(remote, unit, report)

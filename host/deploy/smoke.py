@@ -1,5 +1,7 @@
-"""The smoke test: before a release is switched to, the board's outputs are compared with the
-emulation's, and it classifies three frames there."""
+"""Smoke test of a release on the board before the switch to it.
+
+The board's outputs are compared with the emulation's, and the release classifies three frames.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +25,25 @@ def smoke(
     facts: dict[str, Any],
     accepted: tuple[str, ...],
 ) -> str:
-    """Try a release in `place`; return what was seen.
+    """Test a release; return a summary.
+
+    Parameters
+    ----------
+    place : directory of the release on the board
+    model : path of the model in it
+    facts : about the board, see `tutelage.host.deploy.findings.ask`
+    accepted : names of findings to ignore
 
     Raises
     ------
     DeployError, RemoteError
-        It does not pass, or could not be tried.
+        The release fails the test, or the test cannot be run.
     """
     modules, config, overlay = facts["modules"], facts["config"], profile.overlay
     ready = overlay is None or config == overlay.config_line
     if modules["vart"] is None or modules["xir"] is None or not ready:
         remote.sh(smoke_script(place, model, False))
-        return "imports only: without vart, xir and a right vart.conf no model is run"
+        return "imports only: running a model needs vart, xir and the right vart.conf"
     if "fingerprint" not in accepted:
         _check_model(remote, place, model, profile, facts)
     try:
@@ -48,7 +57,7 @@ def smoke(
         total, classified, failed = (figures["frames"][n] for n in ("in", "classified", "failed"))
         provider = figures["provider"]
     except (ValueError, LookupError, TypeError) as error:
-        raise DeployError("the smoke test gives no figures") from error
+        raise DeployError("smoke test: returned no figures") from error
     if failed or not classified:
         raise DeployError(f"smoke test: {failed} of {counted(total, 'frame')} failed")
     return f"{outputs}{counted(classified, 'frame')} classified on {provider}"
@@ -57,14 +66,14 @@ def smoke(
 def _check_model(
     remote: Remote, place: str, model: str, profile: Profile, facts: dict[str, Any]
 ) -> None:
-    """See on the board that the model is compiled for its DPU."""
+    """Check on the board that the model is compiled for its DPU."""
     path = shlex.quote(compiled_path(model))
     command = f".venv/bin/python -m tutelage.board.check --model {path}"
     try:
         told = json.loads(remote.sh(f"cd {RELEASES}/{place} && {command}"))
         number, name = told["fingerprint"], told["dpu_name"]
     except (ValueError, LookupError, TypeError) as error:
-        raise DeployError("the check of the model gives no fingerprint") from error
+        raise DeployError("fingerprint: the check of the model returned none") from error
     own = facts["fingerprint"] or (profile.overlay.fingerprint if profile.overlay else None)
     if own is not None and number != own:
         what = f"{number:#x}" if isinstance(number, int) else name

@@ -1,1 +1,1 @@
-"""From a trained student to a model directory and to ONNX."""
+"""Export of a trained student to a model directory and to ONNX."""

@@ -1,4 +1,4 @@
-"""What a network is calibrated with: a directory's pictures, tensors, or batches of a loader."""
+"""Calibration images: pictures of a directory, tensors, or batches of a loader."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tutelage.host.train.data.stored_images import StoredImages
 CALIBRATION_IMAGES = 1000
 
 HUGGING_FACE = "pixel_values"
-"""The images' key in a batch of Hugging Face's image processors."""
+"""Key of the images in a batch of Hugging Face's image processors."""
 
 Batch = Tensor | Sequence[Any] | Mapping[str, Any]
-"""What a loader yields: images, (images, labels), or a dict."""
+"""Batch of a loader: images, (images, labels), or a dict."""
 
 
 def read_pictures(folder: Path, form: InputForm, most: int = CALIBRATION_IMAGES) -> Tensor:
-    """Read pictures of a directory and those below it, evenly spread where there are more.
+    """Read pictures in or below a directory, evenly spaced if there are more than `most`.
 
     Broken ones are left out, with a warning that names some of them.
 
@@ -43,7 +43,7 @@ def read_pictures(folder: Path, form: InputForm, most: int = CALIBRATION_IMAGES)
     Raises
     ------
     DataError
-        There are none, or none of them can be read.
+        There are no pictures, or none of them can be read.
     """
     skipped: Counter[str] = Counter()
     start = len(os.path.join(folder, ""))  # noqa: PTH118  (with the separator)
@@ -66,9 +66,9 @@ def take_images(
 
     Parameters
     ----------
-    network : says how many inputs there are, and their names
-    batches : as `inputs_of` takes them
-    most : images at most; the loader is asked for no batch beyond them
+    network : its `forward` has the number and the names of the inputs
+    batches : batches that `inputs_of` supports
+    most : largest number of images; no further batch is requested from the loader
 
     Returns
     -------
@@ -77,7 +77,8 @@ def take_images(
     Raises
     ------
     DataError
-        There is no batch, or one that has no inputs of this network or others than the first.
+        There is no batch, a batch does not have the network's inputs, or its inputs differ in shape
+        or type from those of the first.
     """
     parts: list[tuple[Tensor, ...]] = []
     count = 0
@@ -97,14 +98,14 @@ def take_images(
 def inputs_of(network: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
     """Return the tensors of a batch that are the network's inputs, batch axis first.
 
-    Of a sequence they are its first members, so that labels may follow; of a dict those under the
-    names of the arguments of `network.forward`, or for a network of one input "pixel_values", or
-    the only tensor of four axes.
+    Those of a sequence are its first members, so that labels may follow; those of a dict have the
+    names of the arguments of `network.forward` as keys, or, for a network of one input, the key
+    "pixel_values", or are the only tensor of four axes.
 
     Raises
     ------
     DataError
-        There are none.
+        The batch does not have the network's inputs.
     """
     names = input_names(network)
     if isinstance(batch, Tensor):
@@ -126,7 +127,7 @@ def inputs_of(network: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
 
 
 def input_names(network: nn.Module) -> list[str]:
-    """Return the names of the arguments that `network.forward` must be given; one at least."""
+    """Return the names of the required arguments of `network.forward`; at least one."""
     arguments = inspect.signature(network.forward).parameters.values()
     wanted = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     names = [a.name for a in arguments if a.kind in wanted and a.default is a.empty]
@@ -146,7 +147,7 @@ def _kinds(tensors: Iterable[Tensor]) -> list[tuple[torch.dtype, torch.Size]]:
 
 
 def _shown(batch: object) -> str:
-    """What a batch is, for a message of one line."""
+    """Return a description of a batch for a message of one line."""
     if isinstance(batch, Tensor):
         return f"{str(batch.dtype).removeprefix('torch.')} {list(batch.shape)}"
     if isinstance(batch, Mapping):

@@ -1,13 +1,13 @@
-"""From a trained student's checkpoint to a model directory: what a compiler and the app need.
+"""Export of a trained student's checkpoint to a model directory.
 
     tutelage export runs/qkd -o models/mine
 
-writes `quantised.xmodel` (what `tutelage compile` takes), `model.onnx` (the same network as
-ONNX with QuantizeLinear and DequantizeLinear) and `model.toml` (see core/model_package.py). On the
-way it checks that the DPU takes every layer and that both files, read back, give the checkpoint's
-logits on the test set's image files, which are decoded, cropped, resized and quantised as the
-application does it. Nothing is put in place unless each logit is the same. A `model.xmodel` that is
-there was compiled from another export and is removed.
+writes `quantised.xmodel` (for `tutelage compile`), `model.onnx` (the same network as ONNX with
+QuantizeLinear and DequantizeLinear) and `model.toml` (see core/model_package.py). It checks that
+the DPU supports every layer, and that quantised.xmodel, read back, has the checkpoint's logits on
+the image files of the test set, which are decoded, cropped, resized and quantised as in the
+application. The files are only put in place if every logit is equal. An existing `model.xmodel` was
+compiled from another export and is removed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from tutelage.host.train.students import make_network
 
 
 class ExportError(TutelageError):
-    """The student cannot be exported; the text says why and what to do."""
+    """The student cannot be exported; the text has the reason and a remedy."""
 
     status = FAILED
 
@@ -71,9 +71,9 @@ class Checkpoint:
 
     Attributes
     ----------
-    path : the checkpoint's file
-    config : the run that made it
-    accuracy : in percent of the test set, as the run reported it
+    path : of the checkpoint
+    config : of its run
+    accuracy : on the test set, in percent, as the run reported it
     student : in evaluation mode
     """
 
@@ -84,7 +84,7 @@ class Checkpoint:
 
     @property
     def measure(self) -> str:
-        """What `accuracy` is: "accuracy", or the "agreement" with the float network's classes."""
+        """Meaning of `accuracy`: "accuracy", or "agreement" with the float network's classes."""
         is_labelled = data_format(self.config.data.kind).is_labelled
         return "accuracy" if is_labelled else "agreement"
 
@@ -93,27 +93,27 @@ def export(
     source: Path, output: Path, images: int = 1000, clip: bool = False, allow_cpu: bool = False,
     data: tuple[DataSet, DataSet] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write the model directory `output`; returns the figures of what was checked.
+    """Write the model directory `output`; return figures of the checks.
 
-    They have "accuracy" and "accuracy_compared", in percent of the test set and of the images that
-    were compared; where the images have no labels "agreement" and "agreement_compared", of the
-    classes with the float network's.
+    They include "accuracy" on the test set and "accuracy_compared" on the compared images, in
+    percent; for images without labels "agreement" and "agreement_compared" with the classes of the
+    float network.
 
     Parameters
     ----------
     source : a run's directory, or its student.safetensors
-    images : test images whose logits must be equal from their files on, 0 for all
+    images : number of test images, read from their files, to compare the logits of; 0 for all
     clip : add ops that clip activations of fewer than 8 bits, see host/quantise/to_xmodel.py
-    allow_cpu : export also what the DPU leaves to the CPU
-    data : training and test set, where they are loaded already
+    allow_cpu : allow ops that the DPU leaves to the CPU
+    data : training and test set, if they are already loaded
 
     Raises
     ------
     CheckpointError, ConfigError, DataError
         The checkpoint, or the data that it was trained on, cannot be used.
     ExportError
-        The DPU cannot run it, an image file does not give the pixels that were tested, a logit
-        differs, or the output cannot be written.
+        The DPU does not support the network, an image file has other pixels than in the test, a
+        logit differs, or the output cannot be written.
     """
     path = source / STUDENT if source.is_dir() else source
     config, state = read_state(path)
@@ -131,7 +131,7 @@ def export(
         figures = _compare(loaded, scratch, compared)
         figures["on_cpu"] = outside
         (output / COMPILED).unlink(missing_ok=True)
-        for file in (QUANTISED, ONNX, DESCRIPTION):  # the description last: it vouches for them
+        for file in (QUANTISED, ONNX, DESCRIPTION):  # last the description, with their checksums
             (scratch / file).replace(output / file)
     return {"output": str(output), loaded.measure: loaded.accuracy, **figures}
 
@@ -139,7 +139,7 @@ def export(
 def deployable_graph(
     student: Student, name: str, clip: bool = False, allow_cpu: bool = False
 ) -> tuple[Graph, dict[str, str]]:
-    """Return a student's quantised graph, and why which op of it is left to the CPU.
+    """Return a student's quantised graph, and its ops that are left to the CPU with the reasons.
 
     Parameters
     ----------
@@ -157,27 +157,29 @@ def deployable_graph(
     if outside and not allow_cpu:
         op, reason = next(iter(outside.items()))
         more = f", and {counted(len(outside) - 1, 'more op')}" if len(outside) > 1 else ""
-        raise ExportError(f"{op}: {reason}{more}; the CPU would compute it: --allow-cpu")
+        raise ExportError(
+            f"{op}: {reason}{more}: change the network, or let the CPU compute it by --allow-cpu"
+        )
     return graph, outside
 
 
-# -- what goes in -------------------------------------------------------------------------------
+# -- input --------------------------------------------------------------------------------------
 
 
 def read_state(path: Path) -> tuple[Config, dict[str, Any]]:
-    """The configuration and state of a student's checkpoint.
+    """Return the configuration and the state of a quantised student's checkpoint.
 
     Raises
     ------
     CheckpointError
-        It is no student of ours, or one that has not been quantised.
+        The file is not a student's checkpoint, or the student is not quantised for the DPU.
     """
     _, state = checkpoint.load(path)
     if not isinstance(state.get("config"), dict):
-        raise CheckpointError(f"{path}: not a student's checkpoint (give a run's directory)")
+        raise CheckpointError(f"{path}: not a student's checkpoint: give a run's directory")
     config = make_config(state["config"], str(path))
     if not config.quantises:
-        raise CheckpointError(f"{path}: a float run; quantise it first (method ptq, qat or qkd)")
+        raise CheckpointError(f"{path}: a float run: quantise it first (method ptq, qat or qkd)")
     if not isinstance(state.get("accuracy", 0.0), int | float):
         raise CheckpointError(f"{path}: its accuracy is not a number")
     if not STUDENT_KINDS[config.quantisation.quantiser].has_dpu_form:
@@ -186,12 +188,12 @@ def read_state(path: Path) -> tuple[Config, dict[str, Any]]:
 
 
 def load_student(path: Path, config: Config, state: dict[str, Any], data: DataSet) -> Checkpoint:
-    """The student of a checkpoint, for images and classes as those of `data`.
+    """Return the student of a checkpoint, for images and classes like those of `data`.
 
     Raises
     ------
     CheckpointError, ConfigError
-        Its weights are another network's, or have no finite values.
+        Its weights are those of another network, or are not finite.
     """
     student = Student(
         make_network(config.student, data), data.shape, config.quantisation.bits(),
@@ -200,12 +202,12 @@ def load_student(path: Path, config: Config, state: dict[str, Any], data: DataSe
     checkpoint.load_weights(student, path)
     deployed = [value for _, conv in student.convs() for value in conv.folded()]
     if not all(torch.isfinite(value).all() for value in (student.log2_t, *deployed)):
-        raise CheckpointError(f"{path}: its weights or thresholds are not finite; train it again")
+        raise CheckpointError(f"{path}: weights or thresholds are not finite: train it again")
     return Checkpoint(path, config, float(state.get("accuracy", 0.0)), student.eval())
 
 
 def _graph_name(config: Config) -> str:
-    """The network's name as XIR takes it."""
+    """Return the network's name in characters that XIR allows."""
     name = config.student.network.rpartition(":")[2]
     return "".join(c if c.isalnum() else "_" for c in name)
 
@@ -215,12 +217,12 @@ def _graph_name(config: Config) -> str:
 
 @torch.no_grad()
 def _compare(loaded: Checkpoint, folder: Path, data: DataSet) -> dict[str, Any]:
-    """Run the checkpoint on tensors, and .xmodel and ONNX on the images' files.
+    """Run the checkpoint on the data set's tensors, and .xmodel and ONNX file on its image files.
 
     Raises
     ------
     ExportError
-        A file does not give the pixels that the checkpoint gets, or a logit of the .xmodel differs.
+        A file has other pixels than the data set, or a logit of the .xmodel differs.
     """
     student, model = loaded.student, load_engine(folder / QUANTISED)
     session = _onnx_session(folder / ONNX)
@@ -233,7 +235,9 @@ def _compare(loaded: Checkpoint, folder: Path, data: DataSet) -> dict[str, Any]:
         wanted = student(images).numpy()
         found = model.run(files.inputs(part, images))
         if found.shape != wanted.shape or not np.array_equal(found, wanted):
-            raise ExportError("the file's logits differ from the checkpoint's; this is a bug")
+            raise ExportError(
+                "the file's logits differ from the checkpoint's: please report this as a bug"
+            )
         (onnx,) = session.run(None, {"images": images.numpy()})
         right += int((found.argmax(1) == labels).sum())
         same_class += int((found.argmax(1) == onnx.argmax(1)).sum())
@@ -246,11 +250,11 @@ def _compare(loaded: Checkpoint, folder: Path, data: DataSet) -> dict[str, Any]:
 
 
 class _Files:
-    """The image files of a data set, on the application's way to the input of an .xmodel.
+    """Conversion of a data set's image files to the input of an .xmodel, as in the application.
 
     Parameters
     ----------
-    folder : has the model.toml that is read for it, and is written to
+    folder : directory of the model.toml, also used for temporary files
     model : the quantised .xmodel
     """
 
@@ -262,17 +266,17 @@ class _Files:
         self._preprocess = Preprocessor(description.form, self._fix_point)
 
     def inputs(self, data: DataSet, images: Tensor) -> Array:
-        """The inputs float32 (N, H, W, C), which are those of `images` after their quantisation.
+        """Return the inputs, float32 (N, H, W, C), which must equal `images`, quantised.
 
         Parameters
         ----------
-        data : a part of the data set; images that were not files are written as such
+        data : a part of the data set; images that are not files are written to a file first
         images : its normalised images (N, C, H, W)
 
         Raises
         ------
         ExportError
-            A file gives other pixels.
+            A file has other pixels.
         """
         wanted = quantise(images, self._fix_point, INT8_MIN, INT8_MAX).permute(0, 2, 3, 1).numpy()
         target = np.empty(wanted.shape[1:], np.int8)
@@ -283,14 +287,14 @@ class _Files:
             self._preprocess(read_bgr(path), target)
             if not np.array_equal(dequantise(target, self._fix_point), wanted[index]):
                 raise ExportError(
-                    f"{path}: the application gets other pixels from it than training got; was it "
-                    "changed meanwhile? Export again"
+                    f"{path}: its pixels differ between training and the application: if the file "
+                    "has changed meanwhile, export again"
                 )
         return wanted
 
 
 def _input_fix_point(model: Model) -> int:
-    """The fix point of a quantised graph's one input: that of the op that rounds it."""
+    """Return the fix point of a quantised graph's only input, which is that of its `fix` op."""
     (data,) = model.program.inputs
     fixes = (op for op in model.graph.get_ops() if op.get_type() == "fix")
     return int(next(op for op in fixes if op.get_input_op("input") is data).get_attr("fix_point"))
@@ -304,11 +308,11 @@ def _onnx_session(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
 
 
-# -- what comes out -----------------------------------------------------------------------------
+# -- output -------------------------------------------------------------------------------------
 
 
 def _describe(folder: Path, loaded: Checkpoint, data: DataSet, graph: Graph, compared: int) -> None:
-    """Write model.toml beside the files that it has the checksums of."""
+    """Write model.toml beside the files whose checksums it has."""
     config, points = loaded.config, loaded.student.fix_points().activations
     layers = list(loaded.student.layers)
     provenance = {
@@ -340,11 +344,17 @@ def _describe(folder: Path, loaded: Checkpoint, data: DataSet, graph: Graph, com
 
 @contextmanager
 def scratch_inside(output: Path) -> Iterator[Path]:
-    """A directory inside `output`, so that files are put in place in one step each."""
+    """Yield a directory inside `output`, from which files can be moved atomically.
+
+    Raises
+    ------
+    ExportError
+        A file cannot be written.
+    """
     try:
         output.mkdir(parents=True, exist_ok=True)
         with scratch_directory(output / f".export-{os.getpid()}") as folder:
             yield folder
     except OSError as error:
         place = error.filename or output
-        raise ExportError(f"{place}: {error.strerror or error}; give another --output") from error
+        raise ExportError(f"{place}: {error.strerror or error}: give another --output") from error

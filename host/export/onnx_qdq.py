@@ -1,24 +1,24 @@
-"""A quantised graph as ONNX with QuantizeLinear/DequantizeLinear, for CPUs and GPUs.
+"""Conversion of a quantised graph to ONNX with QuantizeLinear and DequantizeLinear.
 
     model = to_onnx(to_quantised(student, "densenet"))
     onnxruntime.InferenceSession(model).run(None, {"images": images})    # NCHW float32
 
-Scales are the fix points' powers of two. It is the student's function but for ties: ONNX rounds
-halves to even, the DPU up. Where exact logits are wanted, run the .xmodel.
+Scales are powers of two, from the fix points. The model computes the same function as the student
+except for ties: ONNX rounds halves to even, the DPU up. For exact logits run the .xmodel.
 
-Bytes are unsigned with zero point 128, weights too: they are the DPU's q plus 128. x86 processors
-without VNNI multiply unsigned by signed bytes and add two of the products in 16 bits (VPMADDUBSW),
-where the sum saturates. With int8 weights ONNX Runtime and OpenVINO do so. With uint8 weights ONNX
-Runtime's kernels (MLAS: GemmU8U8 for SSE2, AVX2, AVX-512 and NEON) widen bytes before they multiply
-them, and OpenVINO's CPU plugin computes convolutions in float32. Activations are unsigned because
-OpenVINO 2026.4 rounds what an int8 QuantizeLinear takes from a Concat to whole numbers, whatever
-the scale, if a convolution follows (with AVX2, AVX-512 and VNNI; not with AMX).
+Activations and weights are unsigned bytes with zero point 128, that is the DPU's q plus 128. x86
+processors without VNNI multiply unsigned by signed bytes and add two of the products in 16 bits
+(VPMADDUBSW), where the sum saturates. ONNX Runtime and OpenVINO use this instruction for int8
+weights. For uint8 weights ONNX Runtime's kernels (MLAS: GemmU8U8 for SSE2, AVX2, AVX-512 and NEON)
+widen bytes before they multiply them, and OpenVINO's CPU plugin computes convolutions in float32.
+Activations are unsigned because OpenVINO 2026.4 rounds the input of an int8 QuantizeLinear after a
+Concat to whole numbers, whatever the scale, if a convolution follows (with AVX2, AVX-512 and VNNI;
+not with AMX).
 
-`form` writes the same student for other runtimes: `INT8_WEIGHTS` with int8 weights, for processors
-with VNNI, where they are faster (OpenVINO rounds additions that it fuses into a convolution by up
-to one step differently); `FLOAT_BIAS` with zero points 0 and float32 biases, for TensorRT, which
-takes nothing else; `FLOAT32` with the student's rounded parameters as float32 and activations that
-nothing rounds.
+`form` selects variants for other runtimes: `INT8_WEIGHTS` has int8 weights, which are faster on
+processors with VNNI (OpenVINO rounds additions that it fuses into a convolution by up to one step
+differently); `FLOAT_BIAS` has zero points 0 and float32 biases, as TensorRT requires; `FLOAT32` has
+the student's rounded parameters as float32 and does not round activations.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _ZERO = 128
 def to_onnx(graph: Graph, form: str = INT8) -> bytes:
     """Return the serialized ONNX model of a quantised graph.
 
-    Input "images" [N, C, H, W] float32, normalised; output "logits". Several are numbered from the
-    second on: "images_2", "logits_2".
+    The input is "images" (N, C, H, W), float32, normalised, the output "logits". Further ones are
+    "images_2", "logits_2" and so on.
 
     Parameters
     ----------
@@ -58,14 +58,14 @@ def to_onnx(graph: Graph, form: str = INT8) -> bytes:
     Raises
     ------
     UnsupportedError
-        The graph has an op that no student has.
+        The graph has an op that has no ONNX form here.
     """
     inputs = [op for op in graph.toposort() if op.get_type() == "data"]
     return _Converter(graph, form).convert(inputs, graph_outputs(graph))
 
 
 class _Converter:
-    """The ONNX graph under construction (`OnnxGraph`); values are NCHW."""
+    """Builder of the ONNX graph (`OnnxGraph`); values are NCHW."""
 
     def __init__(self, graph: Graph, form: str) -> None:
         self.graph, self.form = graph, form
@@ -73,10 +73,10 @@ class _Converter:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.values: dict[str, str] = {}  # by the op's name
-        self.points: dict[str, int] = {}  # of what is rounded, by the value's name
+        self.points: dict[str, int] = {}  # fix points of rounded values, by name
 
     def convert(self, sources: list[Op], results: list[Op]) -> bytes:
-        """Return the whole model."""
+        """Return the serialized model."""
         for name, op in zip(_names(INPUT, len(sources)), sources, strict=True):
             self.set_value(op, name)
         for op in self.graph.toposort():
@@ -103,11 +103,11 @@ class _Converter:
         if kind == "fix":
             return _Converter._fix
         if kind not in FORMS:
-            raise UnsupportedError(f"op {op.get_name()!r}: {kind} has no ONNX form here")
+            raise UnsupportedError(f"op {op.get_name()!r}: {kind} cannot be converted to ONNX")
         return FORMS[kind]
 
     def _fix(self, op: Op) -> str:
-        """Round to int8 and back; a value that is rounded alike already passes."""
+        """Quantise and dequantise a value, unless it has this fix point already."""
         point = int(op.get_attr("fix_point"))
         (x,) = self.inputs(op)
         if not self.rounds or self.points.get(x) == point:
@@ -120,7 +120,7 @@ class _Converter:
         self.points[y] = point
         return y
 
-    # -- for the forms of ops ------------------------------------------------------------
+    # -- OnnxGraph, for the forms of ops -------------------------------------------------
 
     def inputs(self, op: Op) -> list[str]:
         """See `OnnxGraph`."""
@@ -150,7 +150,7 @@ class _Converter:
         return self.parameter(integers.astype(np.int32), accumulator)
 
     def parameter(self, integers: Array, fix_point: int) -> str:
-        """See `OnnxGraph`; int8 becomes unsigned where the form says so."""
+        """See `OnnxGraph`; int8 becomes uint8 in the form `INT8`."""
         if self.form == FLOAT32:
             return self.constant(dequantise(integers, fix_point))
         unsigned = integers.dtype == np.int8 and self.form == INT8
@@ -173,18 +173,18 @@ class _Converter:
 
 
 def _names(first: str, count: int) -> list[str]:
-    """Names of inputs or outputs."""
+    """Return names of inputs or outputs."""
     return [first, *(f"{first}_{number}" for number in range(2, count + 1))]
 
 
 def _info(name: str, op: Op) -> Any:
-    """What a model says of an input or output."""
+    """Return the description of an input or output in the model."""
     shape: list[str | int | None] = ["N", *_first(op.get_output_tensor().dims[1:])]
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
 def _first(shape: list[int]) -> list[int]:
-    """Channels first."""
+    """Return a shape with the channels first."""
     return [shape[-1], *shape[:-1]] if len(shape) == 3 else shape
 
 

@@ -1,8 +1,8 @@
-"""Post-training quantisation of a network that is trained already, behind `tutelage.quantise`.
+"""Post-training quantisation of a trained network: the implementation of `tutelage.quantise`.
 
     network = torchvision.models.resnet18(weights="DEFAULT")
     student = tutelage.quantise(network, loader)        # a DataLoader, a list of tensors, ...
-    student.train()                                     # where accuracy is to be won back:
+    student.train()                                     # optional, to recover accuracy:
     optimiser = torch.optim.Adam(tutelage.parameter_groups(student, lr=1e-5))
     ...                                                 # any loop over student(images)
     torch.save(student.state_dict(), "student.pt")
@@ -10,8 +10,8 @@
                     mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
     tutelage.load("models/resnet18").classify("cat.png")
 
-The student is an nn.Module like any other (host/quantise/student.py). A later process makes it
-again by `tutelage.quantise(network, None, (3, 224, 224))` and `load_state_dict`.
+The student is an ordinary nn.Module (host/quantise/student.py). Another process can restore it by
+`tutelage.quantise(network, None, (3, 224, 224))` and `load_state_dict`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tutelage.host.train.data.data_set import channel_values, make_form, normali
 from tutelage.host.train.data.formats.folder import FolderFormat
 
 Calibration = str | os.PathLike[str] | Tensor | Iterable[Batch]
-"""A directory of pictures, images as a tensor, or batches of them."""
+"""A directory of pictures, images as one tensor, or batches of images."""
 
 
 def quantise(
@@ -55,51 +55,51 @@ def quantise(
     form: InputForm | None = None,
     replace: Mapping[str, str] | None = None,
 ) -> Student:
-    """Quantise a trained network; the network itself stays as it is.
+    """Return the quantised form of a trained network; the network is not modified.
 
     Parameters
     ----------
-    network : (N, C, H, W) -> (N, classes), or of several inputs and outputs; its parameters' device
-        is that of the result
+    network : (N, C, H, W) -> (N, classes), or with several inputs and outputs; the result is on the
+        device of its parameters
     calibration : a directory with pictures in it or below it; images as one tensor; or any iterable
         of batches, such as a DataLoader, each a tensor, (images, labels), or a dict with
-        "pixel_values". Float tensors are inputs of the network as they are, uint8 are pixels, grey
-        or RGB, which `mean` and `std` (or `form`) normalise. None: nothing is calibrated, since
+        "pixel_values". Float tensors are inputs of the network; uint8 tensors are pixels, grey or
+        RGB, which `mean` and `std` (or `form`) normalise. None: do not calibrate, since
         `load_state_dict` follows
-    input_shape : (C, H, W), of each input where there are several; only a directory, whose pictures
-        are cropped to their middle part of that shape and resized, and None need it
-    bits : widths of weights and activations; a number is that of the weights between the first and
-        the last layer, with 8 bits for all else
-    options : what is done without training, all of it by default
-    images : most images that are looked at; an iterable is left when it has given so many
-    mean, std : of the network's input, of pixels in 0..1 as torchvision has them. Without them
-        pixels become (v - 128) / 128, and of float tensors the input's fix point is measured
-    form : instead of `mean` and `std`
-    replace : activations that the DPU does not have, by what it has, such as {"silu": "hardswish"};
-        train the student then
+    input_shape : (C, H, W), or one for each input; required only for None and for a directory,
+        whose pictures are cropped to the centre part of that aspect ratio and resized
+    bits : bit widths of weights and activations; a number is the width of the weights between the
+        first and the last layer, with 8 bits for everything else
+    options : steps of the post-training quantisation; all of them by default
+    images : largest number of calibration images; an iterable is not read beyond them
+    mean, std : normalisation of the network's input, for pixels in 0..1 as in torchvision. Without
+        them pixels become (v - 128) / 128, and for float tensors the input's fix point is measured
+    form : how pictures become inputs, instead of `mean` and `std`
+    replace : activations that the DPU lacks -> activations that it has, such as
+        {"silu": "hardswish"}; train the student afterwards
 
     Returns
     -------
-    the quantised network in evaluation mode, in which it computes what the DPU does, bit for bit
+    the quantised network in evaluation mode, in which its outputs equal the DPU's bit for bit
 
     Raises
     ------
     UnsupportedOp
-        The network has an operation that the DPU does not have.
+        The network has an operation that the DPU does not support.
     DataError
         There are no images, none of them can be read, or they are not inputs of this network.
     FormError
-        Shape, mean and std do not go together.
+        Shape, mean and std do not fit together.
     TypeError
         `network` is not a module, or `bits` neither a number nor `Bits`.
     """
     if not isinstance(network, nn.Module):
         raise TypeError(
-            f"network is {type(network).__name__}, not a torch.nn.Module: give an instance, "
+            f"network must be a torch.nn.Module, not {type(network).__name__}: give an instance, "
             "such as Net()"
         )
     if not isinstance(bits, Bits | int):
-        raise TypeError(f"bits is {bits!r}; give a number from 2 to 8, or Bits(weights=4)")
+        raise TypeError(f"bits is {bits!r}; it must be a number from 2 to 8, or Bits(weights=4)")
     mean, std = channel_values(mean), channel_values(std)
     if form and (mean or std):
         raise FormError("give mean and std, or form, not both")
@@ -117,7 +117,7 @@ def quantise(
         form = _form(shape, mean, std)
     if form and [(form.channels, form.height, form.width)] != input_shapes(shape):
         found = form.channels, form.height, form.width
-        raise FormError(f"form is one of {found} (C, H, W), the network's images are {shape}")
+        raise FormError(f"form is for images of {found} (C, H, W), the network's are {shape}")
     widths = bits if isinstance(bits, Bits) else Bits(weights=bits)
     fix_point = None if form is None else best_fix_point(form)
     student = Student(network, shape, widths, fix_point, replace)
@@ -133,7 +133,8 @@ def quantise(
 def _given(input_shape: InputShape | None, what: str) -> InputShape:
     if input_shape is None:
         raise DataError(
-            f"input_shape=(C, H, W) is missing: {what}; give the network's, such as (3, 224, 224)"
+            f"input_shape=(C, H, W) is missing: {what}: give that of the network, such as "
+            "(3, 224, 224)"
         )
     return input_shape
 
@@ -141,13 +142,15 @@ def _given(input_shape: InputShape | None, what: str) -> InputShape:
 def _form(shape: InputShape, mean: Sequence[float], std: Sequence[float]) -> InputForm:
     shapes = input_shapes(shape)
     if len(shapes) > 1 or len(shapes[0]) != 3 or shapes[0][0] not in (1, 3):
-        raise FormError(f"images of shape {tuple(shape)}: (C, H, W), with 1 or 3 channels")
+        raise FormError(
+            f"images of shape {tuple(shape)}: it must be (C, H, W) with 1 or 3 channels"
+        )
     channels, height, width = shapes[0]
     return make_form((channels, height, width), mean, std, crop=FolderFormat.crop)
 
 
 def _shape(inputs: tuple[Tensor, ...], given: InputShape | None) -> InputShape:
-    """(C, H, W) of the images of each input, which is `given` where that is said.
+    """Return (C, H, W) of the images of each input, which must be `given` unless that is None.
 
     Raises
     ------
@@ -155,7 +158,7 @@ def _shape(inputs: tuple[Tensor, ...], given: InputShape | None) -> InputShape:
         The images have another shape, or are neither float nor uint8.
     """
     if not inputs:
-        return _given(given, "without calibration no images show it")
+        return _given(given, "without calibration images it is not known")
     shapes = [tuple(images.shape[1:]) for images in inputs]
     fit = given is None or shapes == input_shapes(given)
     for images in inputs:
@@ -164,7 +167,7 @@ def _shape(inputs: tuple[Tensor, ...], given: InputShape | None) -> InputShape:
             shape = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
             wanted = f" of {tuple(given)}" if given else ""
             raise DataError(
-                f"calibration images are {shape}, not float or uint8 (N, C, H, W){wanted}"
+                f"calibration images are {shape}; they must be float or uint8 (N, C, H, W){wanted}"
             )
     return shapes[0] if len(shapes) == 1 else shapes
 

@@ -1,4 +1,4 @@
-"""The student and the images whose sensitivity `tutelage sensitivity` reports."""
+"""Loading of the student and the images for `tutelage sensitivity`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tutelage.host.train.students import make_student
 
 
 def student_and_images(run: Path, changes: list[str], count: int) -> tuple[Student, Tensor]:
-    """Return a quantised student and some images of its test set, normalised.
+    """Return a quantised student and normalised images (N, C, H, W) of its test set.
 
     Parameters
     ----------
     run : a run's directory, a student.safetensors, or a run's TOML file
-    changes : "table.key=value", of a TOML file
-    count : of images
+    changes : changes to a TOML file, "table.key=value"
+    count : number of images
 
     Raises
     ------
@@ -28,18 +28,18 @@ def student_and_images(run: Path, changes: list[str], count: int) -> tuple[Stude
         The run is not quantised by a quantiser with a DPU form, or cannot be used.
     """
     if run.suffix == ".toml":
-        # Rounded for good, weights would show no error of their own.
+        # Weights that AdaRound has rounded permanently would have no rounding error.
         plain = ["quantisation.rounding=nearest", "quantisation.bias_correction=false"]
         config = read_config(run, [*plain, *changes])
         train, test = load_data(config)
         student = make_student(config, train)
         if not isinstance(student, Student):
             advice = '--set method=ptq, and quantiser = "tqt"'
-            raise ConfigError(f"{run}: nothing is quantised for the DPU here: {advice}")
+            raise ConfigError(f"{run}: does not quantise for the DPU: give {advice}")
         return student.eval(), test.take(count).inputs()
     path = run / STUDENT if run.is_dir() else run
     if changes:
-        raise ConfigError(f"--set changes a RUN.toml; {path} is a finished run")
+        raise ConfigError(f"--set needs a RUN.toml; {path} is a finished run")
     config, state = read_state(path)
     _, test = load_data(config)
     return load_student(path, config, state, test).student, test.take(count).inputs()

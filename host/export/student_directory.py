@@ -1,10 +1,10 @@
-"""From a quantised network in Python to a model directory, behind `tutelage.export`.
+"""Export of a quantised network in Python: the implementation of `tutelage.export`.
 
     student = tutelage.quantise(network, loader)
     tutelage.export(student, "models/mine", labels=["cat", "dog"], mean=[0.5], std=[0.5])
 
 writes `quantised.xmodel`, `model.onnx`, `model.toml` and, compiled for a board, `model.xmodel`: the
-files that `tutelage export` and `tutelage compile` write of a run.
+same files that `tutelage export` and `tutelage compile` write for a run.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from tutelage.host.train.data.data_set import channel_values, make_form
 from tutelage.host.train.data.formats.folder import FolderFormat
 
 CHECKED_IMAGES = 4
-"""Random images whose values the file must give as the student does."""
+"""Number of random images for which the file must compute the student's outputs."""
 
 
 def export_student(
@@ -61,34 +61,34 @@ def export_student(
 ) -> None:
     """Write a model directory, for `tutelage.load`, `classify` and `deploy`.
 
-    The student stays as it is, on its device and in its mode.
+    The student is not modified, nor its device and mode.
 
     Parameters
     ----------
-    student : of `tutelage.quantise`, trained or not
-    folder : gets quantised.xmodel, model.onnx, model.toml and, with a target, model.xmodel
+    student : result of `tutelage.quantise`, perhaps trained afterwards
+    folder : directory for quantised.xmodel, model.onnx, model.toml and, with a target, model.xmodel
     labels : one for each output; numbers by default
-    mean, std : of the network's input, of pixels in 0..1 as torchvision has them: the input is
-        (v / 255 - mean) / std. Pictures are cropped to their middle part
-    form : instead of `mean` and `std`; without any of them what `quantise` was given
-    activation : what makes confidences of the outputs: "softmax", "sigmoid" or "none"; by default
-        what the network ends with, else softmax
-    target : what model.xmodel is compiled for: a board, "emulator", or a DPU's fingerprint; None
+    mean, std : normalisation of the network's input, for pixels in 0..1 as in torchvision: the
+        input is (v / 255 - mean) / std, after a centre crop
+    form : how pictures become inputs, instead of `mean` and `std`; by default that of `quantise`
+    activation : function from outputs to confidences: "softmax", "sigmoid" or "none"; by default
+        the one that the network ends with, else softmax
+    target : target of model.xmodel: name of a board, "emulator", or a DPU's fingerprint; None
         compiles nothing
     clip : add ops that clip activations of fewer than 8 bits
-    allow_cpu : also take ops that the DPU leaves to the CPU
+    allow_cpu : allow ops that the DPU leaves to the CPU
 
     Raises
     ------
     NotDeployable, ExportError
-        The DPU does not compute this network, a value of the file differs, a parameter is not
-        finite, nothing says how pictures become inputs, or the folder cannot be written.
+        The DPU does not support the network, a value of the file differs, a parameter is not
+        finite, the normalisation is not known, or the folder cannot be written.
     CompileError, CompileUsageError
         There is no such target, or it cannot run the network.
     PackageError
         A label is empty.
     FormError
-        Shape, mean and std do not go together.
+        Shape, mean and std do not fit together.
     ValueError
         There are more or fewer labels than outputs.
     TypeError
@@ -96,10 +96,10 @@ def export_student(
     """
     if not isinstance(student, Student):
         raise TypeError(
-            f"{type(student).__name__} is not quantised: give what tutelage.quantise gave"
+            f"{type(student).__name__} is not quantised: give the result of tutelage.quantise"
         )
     if target is not None:
-        load_target(target)  # a wrong name is found before anything is written
+        load_target(target)  # raises for an unknown target before anything is written
     _check_ends(student)
     student = copy.deepcopy(student).cpu().eval()
     _check_finite(student)
@@ -113,7 +113,7 @@ def export_student(
         for name in (QUANTISED, ONNX):
             description.checksums[name] = sha256_of(scratch / name)
         write_description(scratch / DESCRIPTION, description)
-        (folder / COMPILED).unlink(missing_ok=True)  # of another network
+        (folder / COMPILED).unlink(missing_ok=True)  # compiled from another network
         for name in (QUANTISED, ONNX, DESCRIPTION):
             (scratch / name).replace(folder / name)
     if target is not None:
@@ -121,18 +121,18 @@ def export_student(
 
 
 def _nothing(text: str) -> None:
-    """Take what a command line would print."""
+    """Discard a line of progress, which a command would print."""
 
 
 def _check_ends(student: Student) -> None:
-    """Refuse what model.toml cannot describe."""
+    """Raise ExportError for inputs and outputs that model.toml cannot describe."""
     shapes = input_shapes(student.input_shape)
     several = len(shapes) > 1 or len(student.outputs) > 1
     if several or len(shapes[0]) != 3 or shapes[0][0] not in (1, 3):
         raise ExportError(
-            "a model directory is for one image of 1 or 3 channels and one output; "
-            'to_quantised(student, "name").serialize("net.xmodel") of '
-            "tutelage.host.quantise.to_xmodel writes the .xmodel alone"
+            "a model directory is for one image of 1 or 3 channels and one output: to write the "
+            '.xmodel only, call to_quantised(student, "name").serialize("net.xmodel") of '
+            "tutelage.host.quantise.to_xmodel"
         )
 
 
@@ -146,12 +146,12 @@ def _form(
     form = form or student.form
     if form is None:
         raise ExportError(
-            "it is not known how a picture becomes the network's input: give mean=[...] and "
-            "std=[...], of pixels in 0..1, or form=InputForm(...)"
+            "the normalisation of the network's input is not known: give mean=[...] and std=[...], "
+            "for pixels in 0..1, or form=InputForm(...)"
         )
     if (form.channels, form.height, form.width) != (channels, height, width):
         raise ExportError(
-            f"form is one of {form.channels}x{form.height}x{form.width}, the network's images are "
+            f"form is for images of {form.channels}x{form.height}x{form.width}, the network's are "
             f"{channels}x{height}x{width}"
         )
     return form
@@ -164,7 +164,8 @@ def _describe(
     labels = tuple(labels) or tuple(map(str, range(outputs)))
     if len(labels) != outputs:
         raise ValueError(
-            f"{counted(len(labels), 'label')}, the network has {counted(outputs, 'output')}"
+            f"{counted(len(labels), 'label')}, but the network has {counted(outputs, 'output')}: "
+            "give one label for each output"
         )
     check_labels(labels, "labels")
     points = student.fix_points().activations
@@ -181,22 +182,24 @@ def _describe(
 def _check_finite(student: Student) -> None:
     deployed = [value for _, conv in student.convs() for value in conv.folded()]
     if not all(torch.isfinite(value).all() for value in (student.log2_t, *deployed)):
-        raise ExportError("weights or thresholds are not finite; train with a lower rate")
+        raise ExportError("weights or thresholds are not finite: train with a lower learning rate")
 
 
 @torch.no_grad()
 def check_values(student: Student, path: Path) -> None:
-    """Refuse a file that computes something else than the student."""
+    """Raise ExportError if an .xmodel computes other outputs than the student."""
     generator = torch.Generator().manual_seed(0)
     shapes = input_shapes(student.input_shape)
     inputs = [torch.randn(CHECKED_IMAGES, *shape, generator=generator) for shape in shapes]
     outputs = student(*inputs)
     named = zip(student.outputs, [outputs] if len(student.outputs) == 1 else outputs, strict=True)
-    wanted = dict(named)  # a value that is returned twice is one output of the file
+    wanted = dict(named)  # a value that the network returns twice is one output of the file
     maps = [x if x.ndim == 4 else x.unsqueeze(2) for x in inputs]
     found = load_engine(path).run_all(*(x.permute(0, 2, 3, 1).numpy() for x in maps)).values()
     for (name, ours), values in zip(wanted.items(), found, strict=True):
         layer = student.layer(name)
         last = ours.permute(0, 2, 3, 1) if ours.ndim == 4 and layer.channels_last else ours
         if not np.array_equal(values.reshape(last.shape), last.numpy()):
-            raise ExportError("the file's values differ from the student's; this is a bug")
+            raise ExportError(
+                "the file's values differ from the student's: please report this as a bug"
+            )

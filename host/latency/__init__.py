@@ -1,1 +1,1 @@
-"""The latency model's fit to AMD's published speed."""
+"""Fit of the latency model to the speed that AMD publishes."""

@@ -1,18 +1,18 @@
-"""Fit `tutelage.dpu.predict.latency` to AMD's published speed, and test the fit on other networks.
+"""Fit of `tutelage.dpu.predict.latency` to AMD's published speed, with tests on left-out networks.
 
-    python -m tutelage.host.latency.fit        # some seconds; writes what the repository keeps
+    python -m tutelage.host.latency.fit        # takes some seconds
 
-writes `dpu/isa/costs.toml` (a core's costs), `dpu/predict/fitted/<board>.toml` of each published
-board (its parameters and the error), `results/latency.csv` (every network), `results/latency.json`
-(the errors) and `results/latency.svg`. The same tables give the same files.
+writes `dpu/isa/costs.toml` (the costs of a core), `dpu/predict/fitted/<board>.toml` for each
+published board (its parameters and the error), `results/latency.csv` (every network),
+`results/latency.json` (the errors) and `results/latency.svg`. The same tables give the same files.
 
-Fitted is the logarithm of predicted / published frames per second, one thread and many, of all
-boards at once: cores and how they slow each other are the same on each; only the ZCU102 has a third
-core. Errors beyond the typical one (`HUBER`) count by their size, not its square, so that one odd
-row does not bend the parameters. Each family (all ResNets, all Inceptions, ...) is then left out in
-turn, on all boards, and predicted by parameters that are fitted to the others. Networks through
-Python (DenseNetX among them) are never fitted; the two costs of Python are taken from MNIST's rows.
-The minimum is found by Levenberg-Marquardt in numpy: SciPy would be a dependency for this alone.
+The fit minimises the logarithm of predicted / published frames per second, for one thread and for
+many, over all boards: cores and how they slow each other down are the same on each board; only the
+ZCU102 has a third core. Errors larger than `HUBER` count linearly instead of quadratically, so that
+outliers do not dominate. Each family (all ResNets, all Inceptions, ...) is then left out in turn,
+on all boards, and predicted by parameters that are fitted to the others. Networks in Python
+applications (DenseNetX among them) are never fitted; the two costs of Python come from the rows of
+MNIST. The minimum is found by Levenberg-Marquardt in numpy, since nothing else needs SciPy.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ from tutelage.host.latency.published import (
 )
 
 HUBER = 0.02
-"""Logarithmic error up to which errors count by their square: the typical one."""
+"""Logarithmic error up to which errors count quadratically; about the typical error."""
 
 REFERENCE_GHZ = 1.2
-"""Clock of the A53 that `PIXEL_NS` and `FRAME_US` are for."""
+"""Clock of the A53 for `PIXEL_NS` and `FRAME_US`, GHz."""
 
 DIGITS = 4
-"""Of a parameter that are kept; more would change nothing."""
+"""Significant digits of the parameters; more do not change predictions."""
 
 THREADS = (1, None)
-"""What the model zoo publishes: one thread, and as many as help."""
+"""Numbers of threads in the model zoo: one, and as many as increase the speed (None)."""
 
 _SOURCE = """\
 # Written by `python -m tutelage.host.latency.fit` from host/latency/published.csv (AMD's published
@@ -70,28 +70,28 @@ _SOURCE = """\
 
 COSTS_HEADER = f"""\
 {_SOURCE}\
-# figures, Vitis AI 2.5); dpu/isa/costs.py describes the costs.
+# figures, Vitis AI 2.5); dpu/isa/costs.py documents the costs.
 """
 
 HEADER = f"""\
 {_SOURCE}\
-# figures, Vitis AI 2.5, of the DPU and processor in `published`); dpu/predict/stage_times.py and
-# latency.py say what the parameters are, dpu/isa/costs.toml has those of a core. left_out: networks
+# figures, Vitis AI 2.5, for the DPU and processor in `published`); dpu/predict/stage_times.py and
+# latency.py document the parameters, dpu/isa/costs.toml has those of a core. left_out: networks
 # whose family was left out of the fit; low and high: published time / predicted time, the range
-# that predictions state; percent: of the frames per second, mean and worst. Each for one thread and
-# for many.
+# that predictions state; percent: mean and worst error of the frames per second. Each for one
+# thread and for many.
 """
 
 
 PIXEL_NS, FRAME_US = 1.5, 200.0
-"""The A53's part at `REFERENCE_GHZ` (`Parameters.pixel_ns`, `frame_us`): assumed, not fitted. Few
-published networks depend on them: with a fit of one or both, what is left out of the ZCU104's is
-off by 2.6 to 2.8 % in place of 2.3 % with one thread, and by 2.8 % either way with many."""
+"""Time of the A53 at `REFERENCE_GHZ` (`Parameters.pixel_ns`, `frame_us`): assumed, not fitted. Few
+published networks depend on them: if one or both are fitted, the mean error of left-out networks on
+the ZCU104 is 2.6 to 2.8 % instead of 2.3 % with one thread, and 2.8 % in both cases with many."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What is fitted: `tutelage.dpu.predict.stage_times.Parameters` of all boards."""
+    """The fitted parameters, see `tutelage.dpu.predict.stage_times.Parameters`."""
 
     array_slack: float
     load_bytes: float
@@ -101,7 +101,7 @@ class Fit:
     third: float
 
     def parameters(self, board: str) -> Parameters:
-        """Return those of a board; the A53's part goes with its clock."""
+        """Return the parameters of a board; the times of the A53 are scaled by its clock."""
         cpu = REFERENCE_GHZ / BOARDS[board].cpu_ghz
         return Parameters(
             self.costs, self.shared, self.third, _rounded(cpu * PIXEL_NS), _rounded(cpu * FRAME_US)
@@ -109,29 +109,30 @@ class Fit:
 
     @property
     def costs(self) -> Costs:
-        """Those of a core, the same on each board."""
+        """Costs of a core, which are the same on each board."""
         return Costs(self.array_slack, self.load_bytes, self.load_cycles, self.stage_cycles)
 
     def rounded(self) -> Fit:
-        """Return it with `DIGITS` digits."""
+        """Return the parameters rounded to `DIGITS` digits."""
         return Fit(*map(_rounded, astuple(self)))
 
 
 START = Fit(1.05, 26.0, 30.0, 1000.0, 0.4, 1.5)
 LOW = Fit(1.0, 10.0, 1.0, 1.0, 0.01, 1.0)
 HIGH = Fit(1.3, 32.0, 100.0, 5000.0, 1.0, 8.0)
-"""Where the fit begins, and what it may not leave: what is physically plausible. The result is well
-inside."""
+"""Start of the fit, and its bounds, which are physically plausible values. The result is well
+within them."""
 
 
 @dataclass(frozen=True)
 class NetworkFit:
-    """A published network with what the model predicts of it.
+    """A published network and the model's predictions for it.
 
     Attributes
     ----------
+    published : the network and its published speed
     fitted : frames per second with one thread and with many, by the parameters fitted to all rows
-    left_out : by those fitted without its family; None for rows that are never fitted
+    left_out : by the parameters fitted without its family; None for rows that are never fitted
     """
 
     published: Published
@@ -140,28 +141,28 @@ class NetworkFit:
 
     @property
     def predicted(self) -> tuple[float, float]:
-        """Frames per second that its family's fit did not know."""
+        """Frames per second from a fit that did not include the network's family."""
         return self.left_out or self.fitted
 
     def ratio(self, thread: int) -> float:
-        """Published time / predicted time."""
+        """Return published time / predicted time, for one thread (0) or many (1)."""
         return self.predicted[thread] / self.published.speed[thread]
 
     def deviation(self, thread: int) -> float:
-        """Of the predicted frames per second, in percent."""
+        """Return the error of the predicted frames per second, in percent."""
         return 100 * (self.ratio(thread) - 1)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The fit, and every published row by it.
+    """The fit and its predictions for every published row.
 
     Attributes
     ----------
-    whole : fitted to all rows
-    python : costs at `REFERENCE_GHZ`
-    rows : of the model zoo
-    python_rows : published speed through Python, and the predicted
+    whole : parameters fitted to all rows
+    python : costs of Python at `REFERENCE_GHZ`
+    rows : rows of the model zoo
+    python_rows : published speed of Python applications, and the predicted fps
     """
 
     whole: Fit
@@ -171,16 +172,16 @@ class Evaluation:
 
     @property
     def left_out(self) -> list[NetworkFit]:
-        """The rows that were left out in turn."""
+        """Rows whose family was left out in turn."""
         return [row for row in self.rows if row.left_out]
 
     def board(self, name: str) -> Board:
-        """Return a board with what is fitted to it."""
+        """Return a board with its fitted parameters."""
         return board_of(name, self.whole.parameters(name), self.python)
 
 
 def board_of(name: str, given: Parameters, python: PythonCost) -> Board:
-    """Return a published board with these parameters."""
+    """Return a published board with given parameters."""
     at = BOARDS[name]
     cpu = REFERENCE_GHZ / at.cpu_ghz
     scaled = PythonCost(_rounded(cpu * python.frame_us), _rounded(cpu * python.lock_us))
@@ -189,7 +190,7 @@ def board_of(name: str, given: Parameters, python: PythonCost) -> Board:
 
 
 class Problem:
-    """The rows to fit to, and their networks as arrays."""
+    """Rows to fit to, and their networks as arrays."""
 
     def __init__(self, table: Sequence[Published]) -> None:
         self.table = table
@@ -201,11 +202,11 @@ class Problem:
 
     @cached_property
     def boards(self) -> list[str]:
-        """The boards that have rows."""
+        """Boards that have rows."""
         return list(dict.fromkeys(row.board for row in self.table))
 
     def speeds(self, given: Fit, rows: Sequence[Published]) -> Array:
-        """Return the frames per second of rows, with one thread and with many, as (rows, 2)."""
+        """Return the predicted frames per second with one thread and with many, (rows, 2)."""
         found = {}
         for name in self.boards:
             board = board_of(name, given.parameters(name), _NO_PYTHON)
@@ -214,12 +215,13 @@ class Problem:
         return np.array([[speed[place] for speed in both] for both, place in at])
 
     def fit(self, rows: Sequence[Published], start: Fit = START) -> Fit:
-        """Return the parameters with the least loss over these rows."""
+        """Return the parameters with the smallest loss over these rows."""
         wanted = np.log([row.speed for row in rows])
 
         def residuals(at: Array) -> Array:
             errors = (np.log(self.speeds(_fit_at(at), rows)) - wanted).ravel()
-            huber = np.sqrt(2 * (np.sqrt(1 + (errors / HUBER) ** 2) - 1))  # squared: pseudo-Huber
+            # The square of this is the pseudo-Huber loss.
+            huber = np.sqrt(2 * (np.sqrt(1 + (errors / HUBER) ** 2) - 1))
             return np.asarray(np.sign(errors) * HUBER * huber)
 
         return _fit_at(_least_squares(residuals, _position(start)))
@@ -229,7 +231,7 @@ _NO_PYTHON = PythonCost(1.0, 1.0)
 
 
 def _position(given: Fit) -> Array:
-    """Parameters as numbers without bounds."""
+    """Return bounded parameters as unbounded numbers, by the logit function."""
     low, high, at = (np.array(astuple(p)) for p in (LOW, HIGH, given))
     return np.asarray(np.log((at - low) / (high - at)))
 
@@ -244,7 +246,7 @@ def _rounded(value: float) -> float:
 
 
 def _least_squares(errors: Callable[[Array], Array], at: Array, rounds: int = 60) -> Array:
-    """Levenberg-Marquardt with differences in place of derivatives."""
+    """Minimise the sum of squared errors by Levenberg-Marquardt with finite differences."""
     step, damping, found = 1e-4, 1e-2, errors(at)
     for _ in range(rounds):
         columns = [(errors(at + step * unit) - found) / step for unit in np.eye(len(at))]
@@ -291,9 +293,10 @@ def _pair(speed: Array) -> tuple[float, float]:
 
 
 def python_cost(whole: Fit, rows: Iterable[PublishedPython]) -> PythonCost:
-    """Return the costs of Python by MNIST's rows, whose releases differ by 10 %: their mean.
+    """Return the costs of Python, the mean over the rows of MNIST, whose releases differ by 10 %.
 
-    With one thread it is what a frame takes beside the job, with many the lock is what binds.
+    With one thread it is the time of a frame beside the job, with many the interpreter's lock is
+    the bottleneck.
     """
     costs: dict[bool, list[float]] = {True: [], False: []}
     for row in rows:
@@ -309,7 +312,7 @@ def python_cost(whole: Fit, rows: Iterable[PublishedPython]) -> PythonCost:
 
 
 def evaluate_all() -> Evaluation:
-    """Evaluate all that is published; needs PyTorch for DenseNetX."""
+    """Evaluate all published rows; needs PyTorch for DenseNetX."""
     whole, rows = evaluate(published())
     table = published_python()
     python = python_cost(whole, table)
@@ -320,11 +323,11 @@ def evaluate_all() -> Evaluation:
     return found
 
 
-# -- how good it is ---------------------------------------------------------------------------
+# -- errors -----------------------------------------------------------------------------------
 
 
 def errors_of(rows: Sequence[NetworkFit]) -> dict[str, Any]:
-    """Return mean and worst deviation of the rows, in percent, for one thread and many."""
+    """Return mean and worst error of the rows, in percent, for one thread and for many."""
     columns = [np.array([row.deviation(thread) for row in rows]) for thread in (0, 1)]
     return {
         "networks": len(rows),
@@ -336,14 +339,14 @@ def errors_of(rows: Sequence[NetworkFit]) -> dict[str, Any]:
 def percent_inside(
     rows: Sequence[NetworkFit], others: Callable[[Published, Published], bool]
 ) -> float:
-    """Return how many published values are in the range of other rows' errors, in percent.
+    """Return the percentage of published values in the range of the other rows' errors.
 
-    It is the range that a board would state if it did not know the row itself.
+    That is the range that predictions would state without the row.
 
     Parameters
     ----------
-    rows : left out in turn
-    others : whether the second one is among the other rows of the first
+    rows : rows whose family was left out in turn
+    others : function that returns whether the second row is among the other rows of the first
     """
     inside = 0
     for row in rows:
@@ -362,7 +365,7 @@ def _other_family(row: Published, other: Published) -> bool:
 
 
 def summary(found: Evaluation) -> dict[str, Any]:
-    """Return the errors of what was left out, by board and family, and of what is never fitted."""
+    """Return the errors of left-out rows by board and family, and of rows that are never fitted."""
     left_out = found.left_out
     boards = {
         name: _board_summary([row for row in left_out if row.published.board == name])
@@ -403,14 +406,14 @@ def _board_summary(rows: Sequence[NetworkFit]) -> dict[str, Any]:
 
 
 def _inside(rows: Sequence[NetworkFit]) -> dict[str, float]:
-    """Published values inside the range of the other networks, and of the other families."""
+    """Return `percent_inside` for the range of the other networks, and of the other families."""
     return {
         "other_networks": percent_inside(rows, _other_network),
         "other_families": percent_inside(rows, _other_family),
     }
 
 
-# -- what the repository keeps ----------------------------------------------------------------
+# -- files of the repository ------------------------------------------------------------------
 
 
 def write_costs(found: Evaluation, path: Path) -> None:
@@ -469,13 +472,13 @@ def write_table(rows: Sequence[NetworkFit], path: Path) -> None:
 
 
 def plot(rows: Sequence[NetworkFit], path: Path) -> None:
-    """Predicted over published frames per second, each family's as predicted without it."""
+    """Plot predicted over published frames per second; each family is predicted without it."""
     import matplotlib
 
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
-    matplotlib.rcParams["svg.hashsalt"] = "latency"  # the same figures give the same file
+    matplotlib.rcParams["svg.hashsalt"] = "latency"  # so that the same figures give the same file
     figure, axes = plt.subplots(1, 2, figsize=(9, 4.6), layout="constrained")
     families = dict.fromkeys(row.published.family for row in rows if row.left_out)
     groups = {family: [r for r in rows if r.left_out and r.published.family == family]
@@ -498,7 +501,7 @@ def plot(rows: Sequence[NetworkFit], path: Path) -> None:
 
 
 def main() -> None:
-    """Fit, and write what the repository keeps."""
+    """Fit, and write the files that the repository has."""
     found = evaluate_all()
     write_costs(found, FITTED_COSTS)
     for board in BOARDS:

@@ -1,13 +1,14 @@
-"""AMD's published speed of three boards, for the networks that can be built.
+"""Speed that AMD publishes for three boards, for networks that can be rebuilt.
 
-Of AMD's model zoo, "Performance on ZCU104", "on ZCU102" and "on Kria KV260 SOM" in the READMEs of
+From AMD's model zoo, "Performance on ZCU104", "on ZCU102" and "on Kria KV260 SOM" in the READMEs of
 Vitis AI 2.0 (ZCU104 only) and 2.5 (Xilinx/Vitis-AI, model_zoo/README.md, commit 00cfb6f8d8,
-Apache-2.0): frames per second end to end, pre- and post-processing on the A53 included, of one
-thread and of as many as helped. Where both releases have a network, 2.5 counts: its compiler and
-library are those of the boards' images. `unusable` says why the other rows are not taken.
+Apache-2.0): end-to-end frames per second, including pre- and post-processing on the A53, with one
+thread and with as many as increased it. If both releases have a network, 2.5 is used, whose
+compiler and library are those of the boards' images. `unusable` has the reasons why other rows are
+not used.
 
-Of AMD's tutorials: the speed of two networks through an application in Python, whose images are
-prepared before it is timed.
+From AMD's tutorials: the speed of two networks in a Python application, which prepares its images
+before the timing starts.
 """
 
 from __future__ import annotations
@@ -39,19 +40,19 @@ from tutelage.host.latency.published_networks import (
 )
 
 TABLE = Path(__file__).with_name("published.csv")
-"""The model zoo's figures of the networks below."""
+"""Figures of the model zoo for the networks below."""
 
 PYTHON_TABLE = Path(__file__).with_name("published_python.csv")
-"""The tutorials' figures, each with its source."""
+"""Figures of the tutorials, each with its source."""
 
 
 @dataclass(frozen=True)
 class PublishedBoard:
-    """The DPU and the processor that the figures of a board are of.
+    """DPU and processor for which the figures of a board are published.
 
     Attributes
     ----------
-    cores, clock_mhz : of the DPU, a B4096 on all three boards, as the tables say
+    cores, clock_mhz : of the DPU, a B4096 on all three boards, from the tables
     cpus, cpu_ghz : of the A53s; from memory of the boards' data sheets, not looked up
     """
 
@@ -66,23 +67,23 @@ BOARDS = {
     "zcu102": PublishedBoard(3, 281.0),
     "kv260": PublishedBoard(1, 300.0, cpu_ghz=1.333),
 }
-"""By the names of their profiles."""
+"""Published boards by the names of their profiles."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A network's row of a board's table.
+    """Row of a network in a board's table.
 
     Attributes
     ----------
-    board : of `BOARDS`
+    board : name in `BOARDS`
     name : the table's `standard_name`
     release : of Vitis AI
-    family : which is left out of the fit as a whole, on all boards
-    build : gives the network
-    gops : operations in 1e9 by the table, or multiply-accumulates where it counts those
+    family : name of the group of networks that is left out of the fit together, on all boards
+    build : returns the network
+    gops : operations according to the table, 1e9; for `COUNTED_AS_MACS` multiply-accumulates
     one, many : frames per second with one thread and with many
-    why_not : why the row is not fitted; it is predicted all the same. "" for one that is
+    why_not : why the row is predicted but not fitted; "" for rows that are fitted
     """
 
     board: str
@@ -102,21 +103,22 @@ class Published:
 
     @property
     def gops_built(self) -> float:
-        """Operations of the network in the table's own unit, in 1e9."""
+        """Operations of the rebuilt network in the unit of the table, 1e9."""
         counted = 1 if self.name in COUNTED_AS_MACS else 2
         return counted * sum(operation.macs for operation in self.build()) / 1e9
 
 
 @dataclass(frozen=True)
 class PublishedPython:
-    """The speed of a network through an application in Python; never fitted.
+    """Speed of a network in a Python application; never fitted.
 
     Attributes
     ----------
-    board, release : as of `Published`
+    board, release : as in `Published`
     name : of the network
-    build : gives it
-    threads, fps : of the application, and the frames per second with them
+    build : returns the network
+    threads : number of threads of the application
+    fps : frames per second with these threads
     """
 
     board: str
@@ -132,19 +134,19 @@ COUNTED_AS_MACS = (
     "tf_mobilenetEdge1.0_imagenet_224_224_990M",
     "tf_mobilenetEdge0.75_imagenet_224_224_624M",
 )
-"""Rows whose operations are multiply-accumulates: half of what the other rows would tell."""
+"""Rows whose operations are multiply-accumulates, half of the count of the other rows."""
 
-_OLDER = "of the release before, which is up to 16 % slower at networks that both have"
+_OLDER = "of the previous release, which is up to 16 % slower for networks that are in both"
 _STEM = (
-    "its first layer is a depthwise convolution with eight outputs for each channel, unlike any "
-    "other row's; one thread and many both take 3.6 ms longer than predicted, so that the DPU "
+    "its first layer is a depthwise convolution with eight outputs for each channel, unlike that "
+    "of any other row; one thread and many both take 3.6 ms longer than predicted, so that the DPU "
     "seems to compute it at a seventh of the rate of other depthwise convolutions"
 )
 _POOL = (
-    "2.0 takes twice as long for PyTorch's SqueezeNet as 2.5 (one thread, 3.28 and 1.67 ms): "
-    "something in it was slow there"
+    "2.0 takes twice as long for PyTorch's SqueezeNet as 2.5 (one thread, 3.28 and 1.67 ms), so "
+    "that its compiler or library was slow for this network"
 )
-_OTHER = "the table has 17 % more operations than the network has"
+_OTHER = "the table has 17 % more operations than the rebuilt network"
 _DETECTOR = "a detector: its post-processing is not a classifier's"
 _R18 = (2, 2, 2, 2)
 
@@ -152,14 +154,14 @@ MNIST, DENSENET = "mnist_cnn", "densenetx"
 
 
 def densenetx() -> list[Operation]:
-    """A DenseNet-BC with k = 12 and three blocks of 16, for images of 32x32; needs PyTorch."""
+    """Return a DenseNet-BC with k = 12 and three blocks of 16, for 32x32 images; needs PyTorch."""
     from tutelage.host.explore.network_operations import densenet_operations
 
     return densenet_operations((3, 32, 32))
 
 
 _PYTHON = {MNIST: mnist_cnn, DENSENET: densenetx}
-"""The tutorials' networks."""
+"""Networks of the tutorials."""
 
 _ROWS: tuple[tuple[str, str, Callable[[], list[Operation]], str], ...] = (
     ("resnet", "pt_vehicle-make-classification_CompCars_224_224_3.63G",
@@ -228,7 +230,7 @@ _ROWS: tuple[tuple[str, str, Callable[[], list[Operation]], str], ...] = (
 
 
 def published(table: Path = TABLE) -> list[Published]:
-    """Return the rows whose networks can be built, with AMD's figures, board by board."""
+    """Return the rows whose networks can be rebuilt, with AMD's figures, ordered by board."""
     with table.open(encoding="utf-8", newline="") as file:
         figures = {(row["board"], row["standard_name"]): row for row in csv.DictReader(file)}
     return [
@@ -243,7 +245,7 @@ def published(table: Path = TABLE) -> list[Published]:
 
 
 def published_python(table: Path = PYTHON_TABLE) -> list[PublishedPython]:
-    """Return the figures of applications in Python."""
+    """Return the figures of Python applications."""
     with table.open(encoding="utf-8", newline="") as file:
         return [
             PublishedPython(
@@ -255,19 +257,19 @@ def published_python(table: Path = PYTHON_TABLE) -> list[PublishedPython]:
 
 
 _UNUSABLE = (
-    (r"_0\.\d+_|0\.88_1\.8G", "pruned: what was left of its layers is not published"),
+    (r"_0\.\d+_|0\.88_1\.8G", "pruned: its remaining layers are not published"),
     (r"OFA-|ofa", "found by search: its layers are not published"),
-    (r"efficientnet-b0", "swish was replaced by something that is not published"),
-    (r"cf_squeeze_|torchvision_|_5\.7G|_4\.1G", "another name of a network that is taken"),
+    (r"efficientnet-b0", "the replacement of its swish activations is not published"),
+    (r"cf_squeeze_|torchvision_|_5\.7G|_4\.1G", "another name of a network that is used"),
     (r"ssd|mlperf_resnet34|refinedet|RefineDet|yolo|densebox|efficientdet|VPGnet|pointpillars|"
      r"pointpainting|centerpoint|CLOCs|movenet|OCR|BCC|C2D2|superpoint|ultrafast",
-     "a detector or the like: what the A53 does behind the DPU takes longer and is not published"),
+     "a detector or similar: its post-processing on the A53 takes longer and is not published"),
     (r"(?i)fpn|salsanext|unet|erfnet|sa-gate|hardnet|multitask|mt-resnet18|cityscapes|fadnet",
-     "gives a map: what the A53 does behind the DPU takes longer and is not published"),
+     "returns a map: its post-processing on the A53 takes longer and is not published"),
     (r"cf_reid|plate-recognition|person-orientation|pmg", "its layers are not published"),
 )  # fmt: skip
 
 
 def unusable(name: str) -> str:
-    """Return why a network of the whole table, by its name, is not built; "" if unknown."""
+    """Return why a network of AMD's table, by its name, is not rebuilt; "" if unknown."""
     return next((why for pattern, why in _UNUSABLE if re.search(pattern, name)), "")

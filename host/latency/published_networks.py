@@ -1,8 +1,8 @@
-"""The networks of AMD's published table that are known to the last layer, as shapes.
+"""Networks of AMD's published table whose layers are all known, as shapes.
 
-Written down from their papers and reference implementations: Caffe, TF-Slim, TensorFlow's TPU
-models, Keras, torchvision. `host/latency/published.py` tells which row of the table is which
-network; each has the operations that the table tells for it within 3 %, which the tests hold.
+They follow the papers and reference implementations: Caffe, TF-Slim, TensorFlow's TPU models,
+Keras, torchvision. `host/latency/published.py` maps rows of the table to these networks; tests
+verify that each has the table's number of operations within 3 %.
 """
 
 from __future__ import annotations
@@ -23,19 +23,23 @@ def resnet(
     last_stride: int = 2,
     embedding: int = 0,
 ) -> list[Operation]:
-    """ResNet v1 (He et al. 2015).
+    """Return ResNet v1 (He et al. 2015).
 
     Parameters
     ----------
-    stride_at : where a stage halves the map: "1x1" (the paper, Caffe, Keras) or "3x3"
-        (torchvision, MLPerf) of its first block, or the "last" block's 3x3 (TF-Slim)
+    height, width : of the images, pixels
+    depths : number of blocks of each stage
+    classes : number of outputs; 0 for networks without a dense layer
+    stride_at : convolution with which a stage halves the map: "1x1" (the paper, Caffe, Keras) or
+        "3x3" (torchvision, MLPerf) of its first block, or "last", the 3x3 of its last block
+        (TF-Slim)
     last_stride : of the fourth stage; 1 in networks for re-identification
     """
     net = Sketch(height, width)
     x = net.pool(net.conv(0, 64, 7, 2), 3, 2)
     for stage, depth in enumerate(depths):
         stride = 1 if stage == 0 else last_stride if stage == 3 else 2
-        if stride_at == "last":  # TF-Slim: stages 1 to 3 halve at their end
+        if stride_at == "last":  # in TF-Slim stages 1 to 3 halve the map at their end
             stride = 2 if stage < 3 else 1
         at = depth - 1 if stride_at == "last" else 0
         for block in range(depth):
@@ -64,7 +68,7 @@ def _residual(
 
 
 def resnet_v2(size: int, depths: Sequence[int], classes: int = 1001) -> list[Operation]:
-    """ResNet v2 of TF-Slim: batch norm and ReLU come first in a block, halving at a stage's end.
+    """Return TF-Slim's ResNet v2: blocks begin with batch norm and ReLU, stages end with a stride.
 
     A batch norm without a convolution before it is a depthwise 1x1 convolution.
     """
@@ -86,7 +90,7 @@ def resnet_v2(size: int, depths: Sequence[int], classes: int = 1001) -> list[Ope
 
 
 def vgg(depths: Sequence[int], classes: int = 1000) -> list[Operation]:
-    """VGG (Simonyan and Zisserman 2014)."""
+    """Return VGG (Simonyan and Zisserman 2014)."""
     net = Sketch(224, 224)
     x = 0
     for channels, depth in zip((64, 128, 256, 512, 512), depths, strict=True):
@@ -98,7 +102,7 @@ def vgg(depths: Sequence[int], classes: int = 1000) -> list[Operation]:
 
 
 def squeezenet(size: int = 224, version: str = "1.1") -> list[Operation]:
-    """SqueezeNet 1.0 and 1.1 (Iandola et al. 2016)."""
+    """Return SqueezeNet 1.0 or 1.1 (Iandola et al. 2016)."""
     net = Sketch(size, size)
     first = (64, 3) if version == "1.1" else (96, 7)
     x = net.conv(0, *first, 2, "valid")
@@ -113,7 +117,7 @@ def squeezenet(size: int = 224, version: str = "1.1") -> list[Operation]:
 
 
 def inception_v1(large: int = 5, classes: int = 1000) -> list[Operation]:
-    """GoogLeNet (Szegedy et al. 2014); TF-Slim has 3x3 kernels where the paper has 5x5."""
+    """Return GoogLeNet (Szegedy et al. 2014); TF-Slim has 3x3 kernels, the paper 5x5."""
     net = Sketch(224, 224)
     x = net.pool(net.conv(0, 64, 7, 2), 3, 2)
     x = net.pool(net.conv(net.conv(x, 64), 192, 3), 3, 2)
@@ -136,9 +140,9 @@ def inception_v1(large: int = 5, classes: int = 1000) -> list[Operation]:
 
 
 def inception_v2(separable_stem: bool = True, classes: int = 1001) -> list[Operation]:
-    """BN-Inception (Ioffe and Szegedy 2015); TF-Slim's first convolution is separable."""
+    """Return BN-Inception (Ioffe and Szegedy 2015); TF-Slim's first convolution is separable."""
     net = Sketch(224, 224)
-    if separable_stem:  # TF-Slim: depthwise with 8 outputs for each channel, then 1x1
+    if separable_stem:  # in TF-Slim depthwise with 8 outputs for each channel, then 1x1
         x = net.conv(net.depthwise(0, 7, 2, outputs=8), 64)
     else:
         x = net.conv(0, 64, 7, 2)
@@ -164,7 +168,7 @@ def inception_v2(separable_stem: bool = True, classes: int = 1001) -> list[Opera
 
 
 def inception_v3(classes: int = 1001) -> list[Operation]:
-    """Inception v3 (Szegedy et al. 2015), 299x299."""
+    """Return Inception v3 (Szegedy et al. 2015), 299x299."""
     net = Sketch(299, 299)
     x = _inception_stem(net)
     x = net.conv(net.conv(x, 80), 192, 3, pad="valid")
@@ -206,7 +210,7 @@ def _inception_stem(net: Sketch) -> int:
 
 
 def inception_v4(classes: int = 1001) -> list[Operation]:
-    """Inception v4 (Szegedy et al. 2016), 299x299, as in TF-Slim."""
+    """Return Inception v4 (Szegedy et al. 2016), 299x299, as in TF-Slim."""
     net = Sketch(299, 299)
     x = net.conv(net.conv(net.conv(0, 32, 3, 2, "valid"), 32, 3, pad="valid"), 64, 3)
     x = net.concat(net.pool(x, 3, 2, "valid"), net.conv(x, 96, 3, 2, "valid"))
@@ -245,7 +249,7 @@ def inception_v4(classes: int = 1001) -> list[Operation]:
 
 
 def inception_resnet_v2(classes: int = 1001) -> list[Operation]:
-    """Inception-ResNet v2 (Szegedy et al. 2016), 299x299, as in TF-Slim."""
+    """Return Inception-ResNet v2 (Szegedy et al. 2016), 299x299, as in TF-Slim."""
     net = Sketch(299, 299)
     x = _inception_stem(net)
     x = net.pool(net.conv(net.conv(x, 80), 192, 3, pad="valid"), 3, 2, "valid")
@@ -276,7 +280,7 @@ def inception_resnet_v2(classes: int = 1001) -> list[Operation]:
 
 
 def mobilenet_v1(width: float = 1.0, size: int = 224, classes: int = 1001) -> list[Operation]:
-    """MobileNet (Howard et al. 2017)."""
+    """Return MobileNet (Howard et al. 2017)."""
     net = Sketch(size, size)
     x = net.conv(0, int(32 * width), 3, 2)
     plan = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5,
@@ -290,7 +294,7 @@ def mobilenet_v1(width: float = 1.0, size: int = 224, classes: int = 1001) -> li
 def _inverted(
     net: Sketch, x: int, channels: int, expand: int, kernel: int, stride: int, skip: bool = True
 ) -> int:
-    """MobileNet v2's block: wide inside, narrow outside."""
+    """Add the inverted residual block of MobileNet v2."""
     inner = net.shape(x)[2] * expand
     y = net.conv(x, inner) if expand > 1 else x
     y = net.conv(net.depthwise(y, kernel, stride), channels)
@@ -300,9 +304,11 @@ def _inverted(
 def _fused(
     net: Sketch, x: int, channels: int, inner: int, stride: int, early: bool, skip: bool = True
 ) -> int:
-    """The EdgeTPU's block: one full 3x3 convolution instead of 1x1 and depthwise.
+    """Add the fused block of the EdgeTPU networks: a 3x3 convolution for 1x1 and depthwise.
 
-    The 3x3 convolution takes the stride (`early`), or the 1x1 behind it.
+    Parameters
+    ----------
+    early : whether the 3x3 convolution has the stride, else the 1x1 after it
     """
     y = net.conv(x, inner, 3, stride if early else 1)
     y = net.conv(y, channels, 1, 1 if early else stride)
@@ -310,7 +316,7 @@ def _fused(
 
 
 def mobilenet_v2(size: int = 224, classes: int = 1001, width: float = 1.0) -> list[Operation]:
-    """MobileNet v2 (Sandler et al. 2018)."""
+    """Return MobileNet v2 (Sandler et al. 2018)."""
     net = Sketch(size, size)
     x = net.conv(0, _rounded(32 * width), 3, 2)
     for expand, channels, depth, stride in (
@@ -325,7 +331,7 @@ def mobilenet_v2(size: int = 224, classes: int = 1001, width: float = 1.0) -> li
 
 
 def mobilenet_edge(width: float = 1.0, classes: int = 1001) -> list[Operation]:
-    """MobileNet EdgeTPU of TensorFlow's research models."""
+    """Return MobileNet EdgeTPU of TensorFlow's research models."""
 
     def wide(channels: int) -> int:
         return _rounded(channels * width)
@@ -346,7 +352,7 @@ def mobilenet_edge(width: float = 1.0, classes: int = 1001) -> list[Operation]:
 
 
 def _rounded(channels: float, divisor: int = 8) -> int:
-    """MobileNets' rounding of scaled widths: to multiples of 8, never down by over a tenth."""
+    """Return a scaled width, rounded to multiples of 8 but never down by more than 10 %."""
     near = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return near + divisor if near < 0.9 * channels else near
 
@@ -354,7 +360,7 @@ def _rounded(channels: float, divisor: int = 8) -> int:
 def efficientnet_edge(
     size: int, width: float, depth: float, classes: int = 1001
 ) -> list[Operation]:
-    """EfficientNet-EdgeTPU S, M and L of TensorFlow's TPU models: ReLU, no excitation."""
+    """Return EfficientNet-EdgeTPU S, M or L of TensorFlow's TPU models: ReLU, no excitation."""
     net = Sketch(size, size)
     x = net.conv(0, _rounded(32 * width), 3, 2)
     inner = 4 * _rounded(24 * width)
@@ -374,7 +380,7 @@ def efficientnet_edge(
 
 
 def mobilenet_v3_small(classes: int = 1000) -> list[Operation]:
-    """MobileNet v3 small (Howard et al. 2019); hard swish is a hard sigmoid and a product."""
+    """Return MobileNet v3 small (Howard et al. 2019), hard swish as hard sigmoid and product."""
     net = Sketch(224, 224)
 
     def swish(x: int, hard: bool) -> int:
@@ -400,7 +406,7 @@ def mobilenet_v3_small(classes: int = 1000) -> list[Operation]:
 
 
 def mnist_cnn() -> list[Operation]:
-    """The CNN of AMD's tutorial for MNIST: four convolutions, 28x28."""
+    """Return the CNN of AMD's tutorial for MNIST: four convolutions, 28x28."""
     net = Sketch(28, 28, 1)
     x = net.conv(net.conv(0, 16, 5, 2, "valid"), 32, 5, 2, 2)
     net.conv(net.conv(x, 64, 3, 2, 1), 10, 3, 1, "valid")
@@ -408,7 +414,7 @@ def mnist_cnn() -> list[Operation]:
 
 
 def yolo_v3(outputs: int = 75) -> list[Operation]:
-    """YOLO v3 (Redmon and Farhadi 2018), 416x416; 75 outputs for VOC, 255 for COCO."""
+    """Return YOLO v3 (Redmon and Farhadi 2018), 416x416, with 75 outputs for VOC, 255 for COCO."""
     net = Sketch(416, 416)
     x = net.conv(0, 32, 3)
     routes = []

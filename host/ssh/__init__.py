@@ -1,1 +1,1 @@
-"""Machines that are reached by SSH."""
+"""Access to machines by SSH."""

@@ -1,4 +1,4 @@
-"""What to do where ssh or rsync does not get through to a host, in one line."""
+"""Advice for failed connections of ssh or rsync, in one line."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pathlib import Path
 from tutelage.host.ssh.settings import ssh_command, ssh_settings
 
 NOISE = (
-    "a login file there prints text where nobody reads it, which breaks rsync: put what prints in "
-    "~/.bashrc or ~/.profile behind `case $- in *i*) ... esac`"
+    "a login file on the host prints text also without a terminal, which breaks rsync: in "
+    "~/.bashrc or ~/.profile put what prints inside `case $- in *i*) ... esac`"
 )
-"""What to do about text in front of a command's output."""
+"""Advice about text before a command's output."""
 
 _SECONDS = 20.0
-_NO_AGENT = 2  # status of ssh-add -l where no agent answers
+_NO_AGENT = 2  # exit status of ssh-add -l without an agent
 
 
 def refusal(host: str, config: Path | None, errors: str) -> str:
-    """Return why ssh was refused, and what to do; "" where its error output says nothing of it.
+    """Return why the host refused ssh, and a remedy; "" if its error output is of another error.
 
     Parameters
     ----------
     host, config : as given to ssh
-    errors : ssh's error output
+    errors : error output of ssh
     """
     if "Host key verification failed" in errors:
         return _host_key(host, config, "IDENTIFICATION HAS CHANGED" in errors)
@@ -36,7 +36,7 @@ def refusal(host: str, config: Path | None, errors: str) -> str:
 
 
 def is_noise(errors: str) -> bool:
-    """Whether rsync's error output says that there was text in front of its protocol."""
+    """Return whether rsync's error output reports text before its protocol."""
     return "is your shell clean?" in errors
 
 
@@ -44,17 +44,17 @@ def _host_key(host: str, config: Path | None, changed: bool) -> str:
     reason = "Host key verification failed"
     ssh = shlex.join([*ssh_command(config), host])
     if not changed:
-        return (f"{reason}: the key of {host} is not known here; connect once with `{ssh}` and "
-                "compare the fingerprint with the board's")  # fmt: skip
+        return (f"{reason}: the key of {host} is not known: connect once by `{ssh}` and compare "
+                "the fingerprint with the board's")  # fmt: skip
     return (
-        f"{reason}: {host} has another key than before: a new image, another board, or somebody in "
-        f"between; where you know why, forget the old one with `{_forget(host, config)}`, connect "
-        f"once with `{ssh}` and compare the fingerprint"
+        f"{reason}: {host} has another key than before: a new image, another board, or an attack; "
+        f"if you know why, remove the old key by `{_forget(host, config)}`, connect once by "
+        f"`{ssh}` and compare the fingerprint"
     )
 
 
 def _forget(host: str, config: Path | None) -> str:
-    """Return the command that removes a host's known key: by the name that ssh looks it up by."""
+    """Return the command that removes a host's known key, under the name that ssh looks up."""
     settings = ssh_settings(host, config)
     name = settings.get("hostkeyalias", settings.get("hostname", [host.rpartition("@")[2]]))[0]
     port = settings.get("port", ["22"])[0]
@@ -70,17 +70,17 @@ def _forget(host: str, config: Path | None) -> str:
 def _login(host: str, config: Path | None) -> str:
     settings = ssh_settings(host, config)
     user = settings.get("user", ["this user"])[0]
-    reason = f"Permission denied: {host} does not let {user} in"
+    reason = f"Permission denied: {host} does not accept {user}"
     keys = [Path(text).expanduser() for text in settings.get("identityfile", ())]
     locked = [path for path in keys if path.is_file() and _has_passphrase(path)]
     if not locked:
         there = shlex.join(["ssh-copy-id", *(["-F", str(config)] if config else []), host])
-        return f"{reason} with any of your keys; put one there with `{there}`"
+        return f"{reason} with any of your keys: install one by `{there}`"
     add = f"ssh-add {shlex.quote(str(locked[0]))}"
     if _agent_status() == _NO_AGENT:
         add = f'eval "$(ssh-agent)" && {add}'
-    return (f"{reason}; the key {locked[0]} has a passphrase, which is not asked for here: load it "
-            f"into your agent with `{add}`")  # fmt: skip
+    return (f"{reason}; the key {locked[0]} has a passphrase, which cannot be entered here: load "
+            f"the key into your agent by `{add}`")  # fmt: skip
 
 
 def _has_passphrase(key: Path) -> bool:
@@ -95,7 +95,7 @@ def _agent_status() -> int:
 
 
 def _ask(command: list[str]) -> subprocess.CompletedProcess[str] | None:
-    """Run a tool of OpenSSH's that must not ask the user; None where it does not run or end."""
+    """Run a tool of OpenSSH without user interaction; None if it cannot run or does not end."""
     try:
         return subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",

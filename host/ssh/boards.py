@@ -1,4 +1,4 @@
-"""Which host is a board, where none was named: from the user's own configuration.
+"""Default host of a board, from the user's configuration.
 
     # ~/.config/tutelage/boards.toml, or below $XDG_CONFIG_HOME
     [zcu104]
@@ -22,26 +22,26 @@ from tutelage.host.ssh.settings import ssh_settings
 
 
 def boards_file() -> Path:
-    """Return the file of the user's boards, which need not exist."""
+    """Return the path of the file of the user's boards, which may not exist."""
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(base) / "tutelage" / "boards.toml"
 
 
 def hosts_of(board: str, named: Sequence[str] | None, ssh_config: Path | None) -> list[str]:
-    """Return the hosts that were named, else the user's host for a board.
+    """Return the named hosts, or else the host that is configured for a board.
 
     Parameters
     ----------
-    board : name of a board's profile
-    named : hosts of the command line
-    ssh_config : file for ssh -F; None for the user's own
+    board : name of the board's profile
+    named : hosts on the command line
+    ssh_config : configuration file for ssh -F; None for the user's
 
     Raises
     ------
     DeployUsageError
         There is no such board.
     RemoteUsageError
-        None was named and none is configured: the text says how. Or ssh is not installed, or the
+        No host is named and none is configured (the text says how), ssh is not installed, or the
         entry in the file of the user's boards is not a host.
     TomlError
         The file of the user's boards cannot be read.
@@ -76,7 +76,7 @@ def _of_file(board: str) -> str | None:
 
 
 def _is_alias(name: str, ssh_config: Path | None) -> bool:
-    """Whether ssh's configuration gives a name another address."""
+    """Return whether ssh's configuration has an address for a name."""
     return ssh_settings(name, ssh_config).get("hostname", [name]) != [name]
 
 
@@ -86,7 +86,7 @@ def _how_to_set(board: str, ssh_config: Path | None) -> str:
     others = f" (or {' or '.join(logins[1:])}: the defaults of its image)" if logins[1:] else ""
     config = ssh_config or "~/.ssh/config"
     return (
-        f"no host for the board {board}: give HOST={logins[0]}{others}, or set it once: in "
+        f"no host for the board {board}: give HOST={logins[0]}{others}, or configure it: in "
         f'{boards_file()} by [{board}] and host = "{logins[0]}" below it, or in {config} by an '
         f"entry Host {board} with its HostName"
     )

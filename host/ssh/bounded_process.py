@@ -1,4 +1,4 @@
-"""Programs whose output comes from elsewhere: only so much of it is kept in memory."""
+"""Programs with untrusted output, of which a limited amount is kept in memory."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import IO
 from tutelage.core.errors import FAILED, TutelageError
 
 ERRORS_SECONDS = 2.0
-"""How long to wait for the end of a program's error output when the program has ended: ssh may
+"""Time to wait for the end of a program's error output after the program has ended, s: ssh may
 leave a connection in the background that keeps it open."""
 
 _CHUNK = 1 << 16
 
 
 class Reader(threading.Thread):
-    """Reads a pipe to its end in the background and keeps the first bytes.
+    """Background reader of a pipe, which keeps its first bytes and discards the rest.
 
     Parameters
     ----------
-    pipe : of a process, in binary; closed at its end
-    most : how many bytes are kept
-    full : called once when there are more; None where the rest is of no interest
+    pipe : binary pipe of a process; closed at its end
+    most : number of bytes to keep
+    full : called once if there are more
     """
 
     def __init__(self, pipe: IO[bytes], most: int, full: Callable[[], None] | None = None) -> None:
@@ -43,25 +43,25 @@ class Reader(threading.Thread):
                     self._full = None
 
     def text(self, seconds: float | None = None) -> str:
-        """Wait for the pipe's end, `seconds` at most; return what was kept as text."""
+        """Wait for the end of the pipe, for at most `seconds`; return the kept bytes as text."""
         self.join(seconds)
         return self._kept.decode(errors="replace")
 
 
 class TooMuchOutput(TutelageError):
-    """A program was ended because it wrote more than its reader takes."""
+    """A program was ended because it wrote more than the limit."""
 
     status = FAILED
 
 
 class ProgramsEnded(TutelageError):
-    """A program was not started, since `Programs.end` was called before."""
+    """A program was not started because `Programs.end` had been called."""
 
     status = FAILED
 
 
 class Programs:
-    """Programs that threads have started, to be ended together where the user interrupts them."""
+    """Programs that several threads start, so that an interrupt can end all of them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -78,7 +78,7 @@ class Programs:
         return process
 
     def end(self) -> None:
-        """Kill all programs that run, and let none be started from now on."""
+        """Kill all running programs, and refuse to start more."""
         with self._lock:
             self._ended = True
             for process in self._started:
@@ -98,18 +98,18 @@ def run_bounded(
     ----------
     command : the program and its arguments
     text : its standard input
-    seconds : how long it may take; None for any time
-    most : bytes of its standard output, and of its error output
-    programs : those that it is one of
+    seconds : time limit, s; None for none
+    most : limit of its standard output, and of its error output, bytes
+    programs : group of programs to add it to
 
     Raises
     ------
     ProgramsEnded
-        These were ended before.
+        The group had been ended.
     TooMuchOutput
-        It wrote more to its standard output, and was killed.
+        The program exceeded the limit of its standard output, and was killed.
     subprocess.TimeoutExpired
-        It took longer, and was killed.
+        The program exceeded the time limit, and was killed.
     """
     too_much = threading.Event()
     process = (programs or Programs()).start(
@@ -131,13 +131,13 @@ def run_bounded(
         raise
     told, complaint = output.text(), errors.text(ERRORS_SECONDS)
     if too_much.is_set():
-        raise TooMuchOutput(f"{command[0]} gives more than {most:,} bytes")
+        raise TooMuchOutput(f"{command[0]} printed more than {most:,} bytes")
     return subprocess.CompletedProcess(command, process.returncode, told, complaint)
 
 
 def limited_files(command: list[str], most: int) -> list[str]:
-    """Return the command line of a program that can write files of at most `most` bytes only."""
-    # POSIX counts in blocks of 512 bytes. What is limited further already stays so.
+    """Return the command line of a program that cannot write files of more than `most` bytes."""
+    # POSIX counts in blocks of 512 bytes. A lower limit that exists already remains.
     script = 'ulimit -f "$1" 2> /dev/null; shift; exec "$@"'
     return ["sh", "-c", script, "sh", str(-(-most // 512)), *command]
 

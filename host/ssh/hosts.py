@@ -1,4 +1,4 @@
-"""Names of hosts, as users give them."""
+"""Checks of the names of hosts that users give."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tutelage.host.ssh.errors import RemoteUsageError
 
 
 def check_hosts(hosts: Sequence[str]) -> None:
-    """Check that the hosts can be given to ssh, and that it is there.
+    """Check the names of hosts, and that ssh and rsync are installed.
 
     Raises
     ------
@@ -20,7 +20,7 @@ def check_hosts(hosts: Sequence[str]) -> None:
     """
     for host in hosts:
         if not re.fullmatch(r"[\w][\w.@-]*", host) and not _is_ipv6(host):
-            raise RemoteUsageError(f"{host!r}: not user@host or a name of ~/.ssh/config")
+            raise RemoteUsageError(f"{host!r}: neither user@host nor a name in ~/.ssh/config")
     if len(set(hosts)) != len(hosts):
         raise RemoteUsageError("a host is named twice")
     for tool in ("ssh", "rsync"):

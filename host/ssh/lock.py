@@ -1,4 +1,4 @@
-"""A lock on a directory of a remote host, given back where its holder vanishes."""
+"""Lock of a directory on a remote host, released if its holder disappears."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from tutelage.host.ssh.bounded_process import ERRORS_SECONDS
 from tutelage.host.ssh.errors import ConnectionLost
 from tutelage.host.ssh.remote import STEP_SECONDS, Remote
 
-# A lock is given back there when its holder was not heard of for so long.
+# The host releases a lock after this time without a sign of life from its holder.
 _LEASE_SECONDS = 20.0
 
 
 def lock_command(remote: Remote, place: str, make: bool = False) -> list[str]:
-    """Return the command line that holds the lock of `lock`.
+    """Return the command line of the process that holds the lock of `lock`.
 
-    It prints "held" when it has it, "waits" before that, and lives while it is written to.
+    It prints "waits" if another process has the lock, and "held" once it has it. It runs as long as
+    it receives input.
     """
     return remote.ssh(_lock_script(place, make))
 
@@ -31,21 +32,21 @@ def lock_command(remote: Remote, place: str, make: bool = False) -> list[str]:
 def lock(
     remote: Remote, place: str, waits: Callable[[], None], make: bool = False
 ) -> Iterator[None]:
-    """Lock a directory there while the block runs, after whoever has it locked now.
+    """Lock a directory on the host while the block runs, waiting until the lock is free.
 
-    It is flock's, held by a process there that ends with this one, or when the connection has
-    been silent for _LEASE_SECONDS.
+    The lock is flock's. A process on the host holds it, which ends with this one, or when the
+    connection has been silent for _LEASE_SECONDS.
 
     Parameters
     ----------
     place : the directory
-    waits : called once where another has the lock
-    make : make the directory where it is missing
+    waits : called once if another process has the lock
+    make : create the directory if it does not exist
 
     Raises
     ------
     ConnectionLost, RemoteError
-        As `Remote.sh`; also where the other has not ended after STEP_SECONDS.
+        As for `Remote.sh`, or the lock is not free after STEP_SECONDS.
     """
     marker = Marker()
     command = marker.before(_lock_script(place, make))
@@ -76,16 +77,17 @@ def _lock_script(place: str, make: bool) -> str:
     return (
         (f"mkdir -p {folder} || exit 1; " if make else "")
         + f"cd {folder} 2>/dev/null && exec 9<. || "
-        "{ echo nothing was deployed there >&2; exit 1; }; "
-        "command -v flock > /dev/null || { echo flock is not installed there >&2; exit 1; }; "
+        "{ echo nothing is deployed on the board >&2; exit 1; }; "
+        "command -v flock > /dev/null || "
+        "{ echo flock is not installed on the board >&2; exit 1; }; "
         f"flock -n 9 || {{ echo waits; flock -w {STEP_SECONDS:.0f} 9; }} || "
-        "{ echo somebody else still deploys there >&2; exit 1; }; "
+        "{ echo another deployment is still running >&2; exit 1; }; "
         f'echo held; while [ -n "$(timeout {_LEASE_SECONDS:g} head -c 1)" ]; do :; done'
     )
 
 
 def _beat(pipe: IO[bytes], released: threading.Event) -> None:
-    """Signal the other side that this one lives, until the lock is released."""
+    """Send signs of life to the host until the lock is released."""
     while not released.wait(_LEASE_SECONDS / 4):
         try:
             os.write(pipe.fileno(), b".")
@@ -94,7 +96,7 @@ def _beat(pipe: IO[bytes], released: threading.Event) -> None:
 
 
 def _give_back(process: subprocess.Popen[bytes]) -> None:
-    """End a process that holds a lock; it is given back when this returns, if there is a way."""
+    """End the process that holds a lock, and wait until it has released it, up to 5 s."""
     with suppress(OSError):
         if process.stdin is not None:
             process.stdin.close()

@@ -1,15 +1,14 @@
-"""A machine that is reached by SSH: run a command there, or follow one.
+"""Commands on a remote machine by SSH.
 
-    with Remote("xilinx@board", None) as remote:        # one connection for all that follows
+    with Remote("xilinx@board", None) as remote:        # one connection for all commands
         remote.sh("uname -m")                           # standard output as text
         push(remote, Path("stage"), "tutelage/stage")   # see `tutelage.host.ssh.transfer`
 
-ssh and rsync are the system's, with the user's own configuration (~/.ssh/config, agents, jump
-hosts), except what would disturb a command: RemoteCommand, RequestTTY, LocalCommand and some more
-are off.
-Nothing is asked for on the terminal, and host keys are always checked. What the other side sends is
-not trusted: output is bounded. Text that a login file there prints in front of an answer is cut off
-and kept in `noise`; rsync fails of it.
+ssh and rsync are those of the system, with the user's configuration (~/.ssh/config, agents, jump
+hosts), except for settings that interfere with a command: RemoteCommand, RequestTTY, LocalCommand
+and some others are off. Nothing is asked for on the terminal, and host keys are always checked. The
+host is untrusted: its output is bounded. Text that a login file prints before an answer is removed
+and kept in `noise`; it makes rsync fail.
 """
 
 from __future__ import annotations
@@ -44,33 +43,33 @@ SSH_OPTIONS = (
     "PermitLocalCommand=no",
     "LogLevel=INFO",
 )
-"""Options of ssh that notice within seconds when a host does not answer, or no longer, and turn
-off the user's settings that would come between a command and its output."""
+"""Options of ssh to detect within seconds that a host does not answer, and to turn off settings of
+the user that interfere with a command and its output."""
 
-# The same, but OpenSSH before 8.7 ends where it is given one of them: keyword -> its default.
+# The same, keyword -> default, but OpenSSH before 8.7 fails if given one of them.
 _NEWER_OPTIONS = {"forkafterauthentication": "no", "stdinnull": "no"}
 
 STEP_SECONDS = 600.0
-"""How long `Remote.sh` waits for a command that its caller gives no time."""
+"""Default time limit of a command in `Remote.sh`, s."""
 
 SSH_LOST = 255
-"""ssh's status where the connection was refused or lost."""
+"""Exit status of ssh if the connection was refused or lost."""
 
-_MOST_OUTPUT, _MOST_ERRORS = 16 << 20, 1 << 16  # of a command, in bytes
+_MOST_OUTPUT, _MOST_ERRORS = 16 << 20, 1 << 16  # of a command, bytes
 
 
 class Remote:
-    """One host.
+    """A remote host.
 
     Parameters
     ----------
-    host : user@host, or a name of the configuration
-    config : file for ssh -F; None for the user's own
-    programs : those of which its ssh and rsync are, which another thread may end
+    host : user@host, or a name in ssh's configuration
+    config : configuration file for ssh -F; None for the user's
+    programs : group of programs to add ssh and rsync to, which another thread may end
 
     Attributes
     ----------
-    noise : text that came in front of an answer, "" so far
+    noise : text that was printed before an answer; "" for none
     """
 
     def __init__(self, host: str, config: Path | None, programs: Programs | None = None) -> None:
@@ -88,15 +87,15 @@ class Remote:
         self._shared = SharedConnection(self._own, host)
 
     def __enter__(self) -> Remote:
-        """Connect; all commands until the block's end share that connection, where that can be.
+        """Connect; all commands in the block share the connection, if possible.
 
-        A ControlPath in the user's own configuration is left as it is: those who have one share
-        connections already, or want to share none.
+        If the user's configuration has a ControlPath, it is not changed: such a user shares
+        connections already, or does not want to.
 
         Raises
         ------
         ConnectionLost
-            The host is not reached, or refuses.
+            The host cannot be reached, or refuses the connection.
         """
         if self._shares_itself:
             return self
@@ -116,26 +115,27 @@ class Remote:
 
     @property
     def transport(self) -> list[str]:
-        """The command line of ssh, without the host."""
+        """Command line of ssh, without the host."""
         return [*self._own, *self._shared.options]
 
     def ssh(self, command: str) -> list[str]:
-        """Return the command line that runs a shell command there, in the home directory."""
+        """Return the command line that runs a shell command on the host, in the home directory."""
         return [*self.transport, self.host, f"sh -c {shlex.quote(command)}"]
 
     def sh(self, command: str, text: str = "", seconds: float | None = None) -> str:
-        """Run a shell command there; returns its standard output.
+        """Run a shell command on the host; return its standard output.
 
         Parameters
         ----------
-        command : for /bin/sh; what comes from others must have gone through shlex.quote
+        command : for /bin/sh; untrusted words in it must be quoted by shlex.quote
         text : its standard input
-        seconds : how long it may take; None for STEP_SECONDS
+        seconds : time limit, s; None for STEP_SECONDS
 
         Raises
         ------
         ConnectionLost
-            There was no connection, it broke, or the time is over: nobody knows what was done.
+            There was no connection, it broke, or the command exceeded the time limit; it is not
+            known whether the command ran.
         RemoteError
             The command failed; the text is the last line of its error output.
         """
@@ -146,21 +146,21 @@ class Remote:
         )
         noise, answer = marker.split(told)
         if answer is None:
-            raise RemoteError(f"{self.host}: a login file there ends before the command runs: "
+            raise RemoteError(f"{self.host}: a login file exits before the command runs: "
                               f"{telling_line(errors) or noise.strip()[:80]!r}")  # fmt: skip
         self.noise = self.noise or noise.strip()
         return answer
 
     def stream(self, command: str) -> Generator[str, None, None]:
-        """Run a shell command there; yields the lines of its standard output as they come.
+        """Run a shell command on the host; yield the lines of its standard output as they arrive.
 
-        Closing the iterator ends it on this side. A command that never writes does not see that
-        its reader has gone: `tail -f` does.
+        Closing the iterator ends ssh on this machine. A command that never writes does not notice
+        that its reader has gone; `tail -f` does.
 
         Raises
         ------
         ConnectionLost, RemoteError
-            As `sh`, after the last line.
+            As for `sh`, after the last line.
         """
         marker = Marker()
         with self.started(marker.before(command), subprocess.DEVNULL) as (process, errors):
@@ -172,12 +172,12 @@ class Remote:
 
     @contextmanager
     def started(self, command: str, stdin: int) -> Iterator[tuple[subprocess.Popen[bytes], Reader]]:
-        """Start a command there, which the block's end kills if it still runs.
+        """Start a command on the host; its ssh is killed at the end of the block.
 
         Raises
         ------
         RemoteError
-            This program is being ended.
+            The programs of this host have been ended.
         """
         try:
             process = self._programs.start(
@@ -197,19 +197,19 @@ class Remote:
         self, command: list[str], text: str, lost: tuple[int, ...], seconds: float | None,
         marker: Marker | None = None,
     ) -> tuple[str, str]:  # fmt: skip
-        """Run a program here that talks to the host; return its output and its error output.
+        """Run a program on this machine that connects to the host; return output and error output.
 
         Parameters
         ----------
         command, text : the program's command line and its standard input
-        lost : its exit statuses where the connection was refused or lost
-        seconds : how long it may take; None for ever
-        marker : what separates an answer from text in front of it
+        lost : its exit statuses for a connection that was refused or lost
+        seconds : time limit, s; None for none
+        marker : marker that separates an answer from text before it
 
         Raises
         ------
         ConnectionLost, RemoteError
-            As `sh`.
+            As for `sh`.
         """
         try:
             done = run_bounded(command, text, seconds, _MOST_OUTPUT, self._programs)
@@ -219,7 +219,7 @@ class Remote:
             raise RemoteError(f"{self.host}: {error}") from error
         errors = marker.last(done.stderr) if marker else done.stderr
         if marker and not errors.strip() and marker.split(done.stdout)[1] is None:
-            errors = done.stdout  # of a login shell that runs no command, such as nologin
+            errors = done.stdout  # of a login shell that does not run commands, such as nologin
         program = "rsync" if "rsync" in command else "ssh"
         self.raise_for(done.returncode, program, errors, lost)
         return done.stdout, errors
@@ -227,7 +227,15 @@ class Remote:
     def raise_for(
         self, status: int, program: str, errors: str, lost: tuple[int, ...] = (SSH_LOST,)
     ) -> None:
-        """Raise the error that a program's exit status and error output mean; none for status 0."""
+        """Raise the error for a program's exit status and error output; none for status 0.
+
+        Raises
+        ------
+        ConnectionLost, AccessRefused
+            The status is one of `lost`.
+        RemoteError
+            The program failed otherwise.
+        """
         if status == 0:
             return
         if "No space left on device" in errors:
@@ -238,4 +246,4 @@ class Remote:
         if refused:
             raise AccessRefused(refused)
         kind = ConnectionLost if status in lost else RemoteError
-        raise kind(telling_line(errors) or f"{program} ends with status {status}")
+        raise kind(telling_line(errors) or f"{program} ended with status {status}")

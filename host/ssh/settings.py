@@ -1,4 +1,4 @@
-"""The settings of ssh for a host, as ssh itself reads them from the user's configuration."""
+"""Settings of ssh for a host, as ssh reads them from the user's configuration."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ _SECONDS = 20.0
 
 
 def ssh_command(config: Path | None) -> list[str]:
-    """Return the beginning of an ssh command line with `config` for -F; None: the user's own."""
+    """Return the beginning of an ssh command line, with `config` for -F; None: the user's."""
     return ["ssh", *(("-F", str(config)) if config else ())]
 
 
 def ssh_settings(host: str, config: Path | None) -> dict[str, list[str]]:
-    """Return the settings that `ssh -G` prints for a command on a host; nothing is connected to.
+    """Return the settings that `ssh -G` prints for a command on a host, without connecting.
 
     Returns
     -------
-    Keyword in lower case -> its values, in ssh's order; empty where ssh cannot read them.
+    keyword in lower case -> its values, in ssh's order; empty if ssh fails
     """
     try:
         done = subprocess.run(

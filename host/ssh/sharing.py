@@ -1,7 +1,7 @@
-"""One SSH connection that several commands share: OpenSSH's connection multiplexing.
+"""One SSH connection for several commands, by OpenSSH's connection multiplexing.
 
-The first command connects and authenticates; the others go through its socket. Where that cannot
-be, each command connects for itself, which is slower and otherwise the same.
+The first command connects and authenticates; the others use its socket. If that is not possible,
+each command makes its own connection, which is only slower.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-# A socket's path has at most 108 bytes with its final zero, on macOS 104; ssh appends 17 while it
-# creates the socket.
+# The path of a socket has at most 108 bytes with its final zero, on macOS 104; ssh appends 17 while
+# it creates the socket.
 _LONGEST = 104 - 1 - 17
 _SOCKET = "s"
-_IDLE_SECONDS = 120  # after which the connection of a process that was killed ends by itself
+_IDLE_SECONDS = 120  # after which the connection ends if this process was killed
 _START_SECONDS, _STOP_SECONDS = 60.0, 10.0
 
 
@@ -25,12 +25,12 @@ class SharedConnection:
 
     Parameters
     ----------
-    command : beginning of the ssh command line, options included
-    host : user@host, or a name of the configuration
+    command : beginning of the ssh command line, including options
+    host : user@host, or a name in ssh's configuration
 
     Attributes
     ----------
-    options : further options of ssh that use the connection; empty before `open`
+    options : further options by which ssh uses the connection; empty before `open`
     """
 
     def __init__(self, command: list[str], host: str) -> None:
@@ -39,21 +39,21 @@ class SharedConnection:
         self.options: list[str] = []
 
     def open(self) -> subprocess.CompletedProcess[str] | None:
-        """Connect; return how ssh ended, None where no socket can be created.
+        """Connect; return ssh's result, whose status is 0 on success; None if there is no socket.
 
-        The status is 0 where the connection is there. `close` is needed in every case.
+        `close` must be called in every case.
 
         Raises
         ------
         subprocess.TimeoutExpired
-            The host does not let anybody in, and does not refuse.
+            The host neither accepts nor refuses the connection in time.
         """
         self._folder = _private_folder()
         if self._folder is None:
             return None
         path = ["-o", f"ControlPath={self._folder / _SOCKET}"]
         start = ["-o", "ControlMaster=yes", "-o", f"ControlPersist={_IDLE_SECONDS}", "-f", "-N"]
-        # A file, not a pipe: the process in the background may keep it open.
+        # A file instead of a pipe, which the process in the background may keep open.
         with tempfile.TemporaryFile("w+", errors="replace") as errors:
             done = subprocess.run(
                 [*self._command, *path, *start, self._host],
@@ -81,7 +81,7 @@ class SharedConnection:
 
 
 def _private_folder() -> Path | None:
-    """Create a directory for a socket that only this user can enter; None where that fails."""
+    """Create a directory for a socket that only this user can enter; None if that fails."""
     for base in dict.fromkeys((tempfile.gettempdir(), "/tmp")):  # noqa: S108
         with suppress(OSError):
             folder = Path(tempfile.mkdtemp(prefix="tutelage-", dir=base))

@@ -1,9 +1,9 @@
-"""Copying files to and from a remote host, by rsync.
+"""Transfer of files to and from a remote host by rsync.
 
-    push(remote, Path("stage"), "tutelage/stage")       # paths start in the home directory there
+    push(remote, Path("stage"), "tutelage/stage")       # relative to the remote home directory
     fetch(remote, "tutelage/runs/7", Path("results"), ["run.json"], 1 << 20)
 
-No copy follows or makes links, in either direction.
+Links are neither followed nor created, in either direction.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from tutelage.host.ssh.bounded_process import limited_files
 from tutelage.host.ssh.errors import RemoteError
 from tutelage.host.ssh.remote import SSH_LOST, Remote
 
-# rsync's own statuses for a connection that broke, hung or could not be made.
+# rsync's exit statuses for a connection that broke, hung or could not be made.
 _RSYNC_LOST = (SSH_LOST, 12, 30, 35)
-# rsync gives up where nothing moves for so long; its whole run has no limit.
+# rsync ends if no data is transferred for this time, s; its whole run has no limit.
 _RSYNC_SECONDS = 60
 _PARTIAL = ".rsync-partial"
 
@@ -29,7 +29,7 @@ _PARTIAL = ".rsync-partial"
 def rsync(remote: Remote, *options: str) -> list[str]:
     """Return the beginning of an rsync command line; options, source and target follow.
 
-    It copies regular files and directories: without --links, links are left out.
+    It copies regular files and directories; links are left out, since --links is not given.
     """
     return [
         "rsync", "-rt", "-s", f"--timeout={_RSYNC_SECONDS}", "--stats",
@@ -43,40 +43,41 @@ def push_command(remote: Remote, folder: Path, place: str, *options: str) -> lis
 
 
 def push(remote: Remote, folder: Path, place: str, *options: str) -> int:
-    """Copy a directory's content into one there; returns the bytes that were sent.
+    """Copy the content of a directory to the host; return the number of bytes sent.
 
     Parameters
     ----------
-    folder, place : the directory here, and there (made where it is missing, not its parents)
+    folder : directory on this machine
+    place : directory on the host, created if it does not exist (but not its parents)
     options : further options of rsync, such as --delete
 
     Raises
     ------
     ConnectionLost, RemoteError
-        As `Remote.sh`. Files that were not complete stay there under their own names, so that the
-        next push goes on with them.
+        As for `Remote.sh`. Incomplete files remain on the host under their names, so that the next
+        push continues with them.
     """
     told = _run(remote, push_command(remote, folder, place, *options))
     return _figure("Total bytes sent", told)
 
 
 def fetch(remote: Remote, place: str, folder: Path, names: Sequence[str], most: int) -> int:
-    """Copy files of a directory there into one here; returns the bytes that were received.
+    """Copy files from a directory on the host; return the number of bytes received.
 
     Parameters
     ----------
-    place : the directory there
-    folder : the directory here, made where it is missing; it belongs to this copy alone, and
-        what does not belong in it is removed
-    names : the files that are wanted; others, and directories, are left there
-    most : the largest file that is taken, bytes
+    place : directory on the host
+    folder : directory on this machine, created if it does not exist, for this copy only: a
+        directory that has anything else is removed first
+    names : names of the files to copy; others, and directories, are not copied
+    most : largest size of a file, bytes
 
     Raises
     ------
     ConnectionLost, RemoteError
-        As `Remote.sh`; also where one of the names is a link or a device there, or where anything
-        else than these files arrived: then `folder` is removed. A file has its name only when it
-        is complete; the next fetch goes on with one that is not.
+        As for `Remote.sh`. Also if one of the names is a link or a device on the host, or if
+        anything other than these files arrived, in which case `folder` is removed. A file gets its
+        name when it is complete; the next fetch continues with incomplete ones.
     """
     if not _has_only_files(folder, (*names, _PARTIAL)):
         shutil.rmtree(folder)
@@ -87,7 +88,7 @@ def fetch(remote: Remote, place: str, folder: Path, names: Sequence[str], most: 
     told = _run(remote, limited_files(command, most))
     if not _has_only_files(folder, names):
         shutil.rmtree(folder)
-        raise RemoteError(f"{remote.host}: sent what was not asked for; all of it was removed")
+        raise RemoteError(f"{remote.host}: sent files that were not requested; all were removed")
     skipped = re.search(r'^skipping non-regular file "(.*)"$', told, re.MULTILINE)
     if skipped:
         raise RemoteError(f"{remote.host}: {place}/{skipped[1]} is not a regular file; links and "
@@ -96,7 +97,7 @@ def fetch(remote: Remote, place: str, folder: Path, names: Sequence[str], most: 
 
 
 def _place(remote: Remote, place: str) -> str:
-    """Return a directory there as rsync takes it, which wants brackets around an IPv6 address."""
+    """Return rsync's notation of a directory on the host, with brackets around an IPv6 address."""
     user, at, name = remote.host.rpartition("@")
     return f"{user}{at}[{name}]:{place}/" if ":" in name else f"{remote.host}:{place}/"
 
@@ -106,9 +107,9 @@ def _run(remote: Remote, command: list[str]) -> str:
 
 
 def _has_only_files(folder: Path, names: Sequence[str]) -> bool:
-    """Return whether a directory has only regular files of these names, and rsync's own directory.
+    """Return whether a directory has only regular files of these names, and rsync's directory.
 
-    That is true of one that does not exist.
+    It is True for a directory that does not exist.
     """
     if not folder.exists():
         return not folder.is_symlink()
@@ -121,6 +122,6 @@ def _has_only_files(folder: Path, names: Sequence[str]) -> bool:
 
 
 def _figure(name: str, told: str) -> int:
-    """A number of rsync's --stats."""
+    """Return a number of rsync's --stats."""
     found = re.search(rf"{name}: ([\d,.]+)", told)
     return int(re.sub(r"\D", "", found[1])) if found else 0

@@ -1,1 +1,1 @@
-"""Modules with names of AMD's tools for the workstation; `tutelage shim` puts them on the path."""
+"""Emulated modules of AMD's workstation tools; `tutelage shim` adds this folder to the path."""

@@ -1,4 +1,4 @@
-"""The moving average of a network's weights, which is evaluated and kept in their place."""
+"""Moving average of a network's weights, evaluated and saved in their place."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from torch import nn
 
 
 class Average:
-    """The exponential moving average of a network's parameters and buffers.
+    """Exponential moving average of a network's parameters and buffers.
 
-    After step n (from 0) it is ``d * average + (1 - d) * network`` with
-    ``d = min(decay, (1 + n) / (10 + n))``, so that a short run is not an average of its start
-    (as in TensorFlow's ExponentialMovingAverage). What is not a float is the network's own.
+    After step n (from 0) it becomes ``d * average + (1 - d) * network`` with
+    ``d = min(decay, (1 + n) / (10 + n))``, so that the initial weights do not dominate the average
+    of a short run (as in TensorFlow's ExponentialMovingAverage). Tensors that are not floats are
+    copied from the network.
 
     Parameters
     ----------
-    network : whose average it is; it starts from its values
-    decay : 0 to 1
+    network : the network to average; the average starts from its values
+    decay : largest weight of the previous average, 0 to 1
 
     Attributes
     ----------
-    network : the average, a network of its own
+    network : a copy of the network that has the averaged values
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -31,7 +32,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """Take in the network's values after a step of the run, counted from 0."""
+        """Add the network's values after step `step` of the run, counted from 0."""
         share = 1 - min(self._decay, (1 + step) / (10 + step))
         own = self.network.state_dict()
         for name, value in network.state_dict().items():

@@ -1,7 +1,7 @@
-"""Checkpoints in one safetensors file each, written so that a kill leaves the old or the new one.
+"""Checkpoints, each one safetensors file, replaced atomically.
 
-Tensors of several parts lie under "part/name"; everything else is JSON in the file's metadata.
-No pickle: a checkpoint from a stranger can at worst be refused.
+Tensors are named "part/name"; everything else is JSON in the file's metadata. Nothing is pickled,
+so that an untrusted checkpoint cannot run code.
 """
 
 from __future__ import annotations
@@ -20,15 +20,26 @@ from tutelage.core.errors import TutelageError, one_line
 from tutelage.core.files import replaced
 
 STATE = "state"
-"""In a file's metadata: what else than tensors a checkpoint has."""
+"""Key in a file's metadata of everything in a checkpoint that is not a tensor."""
 
 
 class CheckpointError(TutelageError, ValueError):
-    """A checkpoint that cannot be used; the text is one line that names the file."""
+    """A checkpoint cannot be used; the text is one line that names the file."""
 
 
 def save(path: Path, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-    """Write `parts` (name -> tensors by name) and the JSON-able `state` to `path`, atomically."""
+    """Write a checkpoint, atomically.
+
+    Parameters
+    ----------
+    parts : the tensors by part and name
+    state : everything else, as values that JSON can represent
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
     tensors = {
         f"{part}/{name}": tensor.detach().to("cpu").contiguous().clone()
         for part, named in parts.items()
@@ -39,12 +50,12 @@ def save(path: Path, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[s
 
 
 def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """The parts and the state of a checkpoint.
+    """Return the parts and the state of a checkpoint, as `save` takes them.
 
     Raises
     ------
     CheckpointError
-        The file is missing, truncated or no checkpoint of ours.
+        The file is missing or truncated, or is not a checkpoint of `tutelage train`.
     """
     parts: dict[str, dict[str, Tensor]] = {}
     try:
@@ -65,32 +76,32 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
 
 
 def unreadable(path: Path, error: Exception) -> CheckpointError:
-    """Return what to raise for a file of which safetensors says that it cannot be read."""
+    """Return the error to raise for a file that safetensors fails to read."""
     if isinstance(error, OSError) and error.strerror:
         return CheckpointError(f"{path}: {error.strerror}")
     return CheckpointError(
-        f"{path}: not readable as safetensors ({one_line(error)}); damaged or cut off: copy it "
-        "again, or save it again"
+        f"{path}: not readable as safetensors ({one_line(error)}): the file is damaged or "
+        "truncated; copy it again, or save it again"
     )
 
 
 def load_weights(network: nn.Module, path: Path, part: str = "student") -> dict[str, Any]:
-    """Put one part of a checkpoint into `network`; returns the checkpoint's state.
+    """Load one part of a checkpoint into `network`; return the checkpoint's state.
 
     Raises
     ------
     CheckpointError
-        The file is bad, or its tensors are another network's.
+        The file cannot be read, lacks the part, or has the tensors of another network.
     """
     parts, state = load(path)
     if part not in parts:
-        raise CheckpointError(f"{path}: has {', '.join(parts)}, but not {part}")
+        raise CheckpointError(f"{path}: has no part {part!r}; there are {', '.join(parts)}")
     put(network, parts[part], path)
     return state
 
 
 def put(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """`load_state_dict` with an error of one line."""
+    """Call `load_state_dict`; raise CheckpointError of one line where the tensors do not fit."""
     try:
         network.load_state_dict(dict(tensors))
     except RuntimeError as error:
@@ -100,7 +111,7 @@ def put(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state per parameter as tensors named "index.key"."""
+    """Return the optimiser's state of each parameter as tensors named "index.key"."""
     return {
         f"{index}.{key}": torch.as_tensor(value)
         for index, named in optimiser.state_dict()["state"].items()
@@ -110,7 +121,7 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def put_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Undo `optimiser_tensors`."""
+    """Load the tensors of `optimiser_tensors` into an optimiser."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")

@@ -1,4 +1,4 @@
-"""How much each class counts in the loss."""
+"""Weights of the classes in the loss."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from tutelage.host.train.data import DataSet
 
 
 def class_weights(training: Training, data: DataSet) -> Tensor | None:
-    """Return the weights of the classes, float32 (classes,); None where all count the same.
+    """Return the weights of the classes, float32 (classes,); None if all have the same weight.
 
-    Their mean over the training images is 1, so that they do not change the learning rate.
+    They are scaled so that their mean over the training images is 1, which leaves the size of the
+    gradient, hence the best learning rate, about the same.
 
     Raises
     ------
     ConfigError
-        There is not one for each class.
+        The configuration does not give one weight for each class.
     """
     wanted, count = training.class_weights, len(data.classes)
     if not wanted:
@@ -26,7 +27,10 @@ def class_weights(training: Training, data: DataSet) -> Tensor | None:
     if isinstance(wanted, str):  # balanced
         weights = 1 / images.clamp(min=1)
     elif len(wanted) != count:
-        raise ConfigError(f"[training] class_weights: {len(wanted)} for {count} classes")
+        raise ConfigError(
+            f"[training] class_weights: {len(wanted)} weights for {count} classes: give one for "
+            "each class"
+        )
     else:
         weights = torch.tensor(wanted, dtype=torch.float64)
     return (weights * images.sum() / (weights * images).sum()).float()

@@ -1,4 +1,4 @@
-"""Networks without rounding, compiled by torch.compile where that works."""
+"""Compilation of float networks by torch.compile, with a fallback where that fails."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class Compiled:
-    """A network's forward pass: compiled, or as it is where that fails.
+    """A network's forward pass, compiled if possible and else called directly.
 
-    It can fail for want of a C++ compiler, or on what the network does; that shows before anything
-    is computed, in the first call. The results are the network's but for float rounding.
+    Compilation happens in the first call. It fails without a C++ compiler, or on operations that
+    torch.compile does not support. The results differ from the network's by float rounding only.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -33,7 +33,10 @@ class Compiled:
         try:
             return self._pass(images)
         except Exception as error:  # of torch._dynamo, of a backend, of a compiler
-            found = self._network(images)  # raises what is the network's own fault
-            _LOG.warning("not compiled, training goes on without: %s", one_line(error)[:200])
+            found = self._network(images)  # raises where the network itself is at fault
+            _LOG.warning(
+                "torch.compile failed, so that training continues without it: %s",
+                one_line(error)[:200],
+            )
             self._pass = self._network
             return found

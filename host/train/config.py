@@ -6,14 +6,14 @@
     [data]
     kind = "folder"                # idx (MNIST, Fashion-MNIST), cifar10, cifar100, folder,
     path = "photos"                # webdataset; images: without labels, for trained networks
-    size = 32                      # pixels, or [height, width]; of a folder's and shards' pictures
-    mean = [0.5]                   # of pixels in 0..1, as torchvision has them; left out, the
+    size = 32                      # pixels, or [height, width], of pictures in folders and shards
+    mean = [0.5]                   # of pixels in 0..1, as in torchvision; without mean and std the
     std = [0.5]                    # input is (v - 128) / 128
-    validation = 0.1               # share of the training images, or a directory, that the run is
-                                   # judged by before its end
+    validation = 0.1               # share of the training images, or a directory of images, to
+                                   # evaluate on during the run
     # colour, limit, in_memory_mib, workers: host/train/data/settings.py
 
-    [augmentation]                 # all of it: host/train/data/augmentation.py
+    [augmentation]                 # all keys: host/train/data/augmentation.py
     flip = true
     shift = 2
     random_resized_crop = 0.3
@@ -21,25 +21,26 @@
 
     [student]
     network = "densenet-small"     # a preset, "module:function" or "file.py:function" of your own
-    weights = "runs/student/student.safetensors"   # a float run's, where it starts, or a file of
-                                                   # your own: .safetensors, .pth, .pt, .bin;
-                                                   # method float may have them too
-    options = { growth_rate = 8 }                  # of the function or class
-    # part = "model_ema"           # of the file, where it has several; else the first that fits
-    # skip = ["fc."]               # beginnings of names: tensors that start with random values
-    # replace = { silu = "hardswish" }   # activations that the DPU lacks, for those that it has:
-    #                              # in the quantised student, which fine-tunes them
+    weights = "runs/student/student.safetensors"   # initial weights: a float run's, or a file of
+                                                   # your own (.safetensors, .pth, .pt, .bin);
+                                                   # optional for method float
+    options = { growth_rate = 8 }                  # arguments of the function or class
+    # part = "model_ema"           # part of a file that has several; default: the first that fits
+    # skip = ["fc."]               # prefixes of tensor names that keep their random initial values
+    # replace = { silu = "hardswish" }   # activations that the DPU lacks, and their replacements in
+    #                              # the quantised student, which fine-tunes them
 
-    [teacher]                      # where a phase has a teacher
+    [teacher]                      # required if a phase has a teacher
     network = "densenet-wide"
-    weights = "runs/teacher/student.safetensors"   # of the run that trained it in float
+    weights = "runs/teacher/student.safetensors"   # of the float run that trained it
 
     [quantisation]
     weights = 4
     activations = 4
-    # joined = 8                   # bits of what meets in a concat
-    # start = "runs/w8a8/student.safetensors"   # a student of more bits; then no [student] weights
-    # equalise = true, rounding = "adaround", bias_correction = true: before training, see
+    # joined = 8                   # bits of the inputs of a concat
+    # start = "runs/w8a8/student.safetensors"   # a student of more bits, in place of [student]
+    #                              # weights
+    # equalise = true, rounding = "adaround", bias_correction = true: applied before training, see
     # host/quantise/ptq
 
     [training]
@@ -47,17 +48,17 @@
     lr = 0.02
     # ema = 0.999, real_steps = 0.5, damping = 1e-2, freeze_oscillations = 0.02: see `Training`
 
-    [features]                     # compared with the teacher's where a phase distils
+    [features]                     # feature maps to distil from the teacher
     layers = ["features.denseblock1", "features.denseblock2"]   # host/train/features.py
     weight = 2.0
 
-Everything else has the defaults below. ``[[phases]]`` replaces the method's phases, see
-host/train/methods.py. With ``epochs = 0`` nothing is trained: a quantising method then does what
-ptq does, and float evaluates the weights. Paths are relative to the working directory, a network's
-file too. A run writes ``student.safetensors``, the weights after its last epoch (or its best, see
-`Training`), and where a teacher learnt ``teacher.safetensors``: other runs start from either.
-``results.json`` has the accuracy by class and what was taken for what, ``log.csv`` a line for each
-epoch.
+Other keys have the defaults below. ``[[phases]]`` replaces the method's phases, see
+host/train/methods.py. With ``epochs = 0`` nothing is trained: a quantising method then does the
+same as ptq, and float evaluates the weights. Paths, including that of a network's Python file, are
+relative to the working directory. A run writes ``student.safetensors``, the weights after its last
+epoch (or its best, see `Training`), and ``teacher.safetensors`` if a teacher was trained; other
+runs can start from either. ``results.json`` has the accuracy and the confusions of each class,
+``log.csv`` one line for each epoch.
 """
 
 from __future__ import annotations
@@ -97,13 +98,22 @@ def _not_negative(**values: float) -> None:
 
 @dataclass(frozen=True)
 class Network:
-    """A network by its name in `tutelage.host.networks.create`, its options and initial weights.
+    """A network, its options and its initial weights.
 
     Attributes
     ----------
-    weights, part, skip : see `tutelage.host.train.weights.load`
-    replace : activations to exchange when the network is quantised
-        (`tutelage.host.quantise.trace.trace`); a float run trains the network as it is
+    network : a preset, "module:function" or "file.py:function", see
+        `tutelage.host.networks.create`
+    weights : file of the initial weights: a run's student.safetensors or teacher.safetensors, or
+        weights of your own as .safetensors, .pth, .pt or .bin
+        (`tutelage.host.train.weights.load`)
+    options : keyword arguments of the network's function or class
+    part : which of the file's tables of tensors to load, such as "model_ema", or a prefix of its
+        names; "": the first that fits the network
+    skip : prefixes of tensor names, such as "fc."; tensors of the network with such a name keep
+        their random initial values, and those of the file are ignored
+    replace : activations to exchange when the network is quantised, such as silu = "hardswish"
+        (`tutelage.host.quantise.trace.trace`); a float run trains the network unchanged
     """
 
     network: str = ""
@@ -119,21 +129,27 @@ class Network:
 
 @dataclass(frozen=True)
 class Quantisation:
-    """Bit widths, and what is done with some training images before anything is trained.
+    """Bit widths, and the post-training quantisation that comes before any training.
 
     Attributes
     ----------
-    weights, activations, first, last : see tutelage.host.quantise.quantisers.Bits
-    joined : bits of activations that meet in a concat, which the DPU holds at 8 bits whatever their
-        number of levels; 0: as other activations
-    start : the file of a student quantised before, such as one of more bits, whose weights, norms
-        and scales of channels this one starts from in place of [student] weights; thresholds are
-        measured again
-    quantiser : "brevitas" trains the same network with Brevitas instead, for comparison
-    calibration_images : how many training images are used
-    calibration, equalise, rounding, bias_correction : see
-        tutelage.host.quantise.ptq.post_training.PostTraining; what is not given is on for method
-        ptq, while a method that trains rounds to the nearest and corrects no bias
+    weights, activations : bits of the weights and of the activations, 2 to 8
+    first, last : bits of the weights and activations of the first and of the last layer, 2 to 8:
+        the images, and the input and output of the last layer, are among them
+    joined : bits of the inputs of a concat, which the DPU stores in 8 bits whatever their number of
+        levels; 0: as other activations
+    start : student.safetensors of a student that is already quantised, for example with more bits;
+        its weights, norms and channel scales replace [student] weights, and its thresholds are
+        calibrated again
+    quantiser : "tqt" is the quantiser of this project; "brevitas" trains the same network with
+        Brevitas instead, for comparison
+    calibration_images : number of training images to calibrate with
+    calibration : how thresholds are chosen, "mse" or "minmax"
+        (`tutelage.host.quantise.ptq.post_training.PostTraining`)
+    equalise : whether to equalise the ranges of channels across layers first
+    rounding : "nearest" or "adaround"; "": adaround for method ptq, nearest for methods that train
+    bias_correction : whether to correct the biases for the error of the rounded weights; by
+        default method ptq does and methods that train do not
     """
 
     weights: int = 8
@@ -159,12 +175,17 @@ class Quantisation:
         _positive(calibration_images=self.calibration_images)
 
     def bits(self) -> Bits:
-        """The bit widths as the student takes them."""
+        """Return the bit widths in the form that a student takes."""
         return Bits(self.weights, self.activations, self.first, self.last, self.joined or None)
 
     def post_training(self, trains: bool) -> PostTraining:
-        """What is done before training, or without any; a student that starts from another has its
-        scales of channels already."""
+        """Return the settings of the post-training quantisation.
+
+        Parameters
+        ----------
+        trains : whether training follows
+        """
+        # A student that starts from another has the channel scales of that one already.
         rounding = self.rounding or ("nearest" if trains else "adaround")
         corrects = not trains if self.bias_correction is None else self.bias_correction
         equalises = self.equalise and not self.start
@@ -173,40 +194,44 @@ class Quantisation:
 
 @dataclass(frozen=True)
 class Training:
-    """The loop.
+    """Settings of the training loop.
 
     Attributes
     ----------
-    epochs : 0 trains nothing, whatever the method
-    batch_size : counts the images of all processes together
-    lr, teacher_lr : peak learning rates of SGD, after `warmup` (share of the run) and before
-        a cosine down to zero
-    threshold_lr : of Adam on log2 of the thresholds
-    temperature : tau of the distillation
+    epochs : number of epochs; with 0 no method trains anything
+    batch_size : images of a step, summed over all processes
+    lr, teacher_lr : peak learning rates of SGD for the student and the teacher; they rise during
+        `warmup` and then fall to zero along a cosine
+    threshold_lr : learning rate of Adam for the log2 of the thresholds
+    momentum : momentum of SGD
+    weight_decay : weight decay of SGD, applied to the kernels
+    warmup : share of the run in which the learning rates rise to their peaks
+    temperature : temperature tau of the distillation
     ema : 0, or the decay of a moving average of the student's weights over the steps, which is
-        evaluated and kept in their place (host/train/averaging.py)
-    real_steps : share of the run in which the quantisers' steps are real numbers in training; then
-        they are set to the nearest powers of two, which evaluation takes always. The last epoch has
-        powers of two in any case
-    damping : weight of the damping of oscillations, which rises from 0 to it in the course of
-        the run (host/train/oscillation.py)
-    freeze_oscillations : 0, or from which frequency, in oscillations by step, a weight is held
-        (the same); higher at first
-    freeze_thresholds, freeze_norms : share of the run after which they stay as they are
-    label_smoothing : of the cross entropy with the labels
-    gradient_clip : largest norm of the weights' gradient, of student and teacher each; 0 none.
-        When batch norms freeze, the loss of a distilled low-bit student can jump otherwise.
-    class_weights : weights of the classes in the cross entropy, in the classes' order: a list, or
-        "balanced" for one over the number of a class's training images. They are scaled so that
-        the mean over the training images is 1. "": all count the same
-    evaluate_every : epochs between evaluations on the validation images, or where there are none
-        on the test set; the end of a phase has one always
-    keep : "last", or "best": the weights of the epoch with the best accuracy on the validation
-        images, the first of equals
-    mixed_precision : "no", "fp16" (only on a GPU) or "bf16", of teachers and float networks; a
-        quantised student stays in float32, whose sums are the DPU's
-    compile : compile a teacher that does not learn, and a student of method float, by torch.compile
-        (minutes at the start; a C++ compiler on a CPU). Results differ by float rounding
+        evaluated and saved in their place (host/train/averaging.py)
+    real_steps : share of the run in which the quantisers' step sizes are real numbers; then they
+        are rounded to the nearest powers of two. Evaluation always uses powers of two, and so does
+        the last epoch
+    damping : weight of the loss term that damps oscillations, which rises from 0 to this value in
+        the course of the run (host/train/oscillation.py)
+    freeze_oscillations : 0, or the frequency, in oscillations per step, above which a weight is
+        frozen (host/train/oscillation.py); the threshold starts higher and falls to this value
+    freeze_thresholds, freeze_norms : share of the run after which the thresholds, or the running
+        statistics of the batch norms, no longer change
+    label_smoothing : smoothing of the labels in the cross entropy
+    gradient_clip : largest norm of the gradient of the weights, of student and teacher each; 0: no
+        limit. Without one the loss of a distilled low-bit student can jump when batch norms freeze
+    class_weights : weights of the classes in the cross entropy, in the order of the classes: a
+        list, or "balanced" for the reciprocal of each class's number of training images. They are
+        scaled to a mean of 1 over the training images. "": all classes have the same weight
+    evaluate_every : epochs between evaluations on the validation images, or on the test set if
+        there are none; the last epoch of each phase is always evaluated
+    keep : which weights are saved: "last", or "best" for those of the epoch with the highest
+        accuracy on the validation images (the first of equals)
+    mixed_precision : "no", "fp16" (GPU only) or "bf16", for teachers and float networks; a
+        quantised student stays in float32, whose sums equal the DPU's
+    compile : use torch.compile for a frozen teacher and for the student of method float. It takes
+        minutes at the start, and on a CPU a C++ compiler; results differ by float rounding
     """
 
     epochs: int = 6
@@ -250,18 +275,28 @@ class Training:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
         if isinstance(self.class_weights, str):
             if self.class_weights not in ("", "balanced"):
-                raise ValueError(f"class_weights {self.class_weights!r} is not balanced or a list")
+                raise ValueError(
+                    f'class_weights {self.class_weights!r} is neither "balanced" nor a list'
+                )
         elif not all(0 < weight < math.inf for weight in self.class_weights):
             raise ValueError(f"class_weights are {self.class_weights}; they must be positive")
         if self.keep not in ("last", "best"):
-            raise ValueError(f"keep {self.keep!r} is not last or best")
+            raise ValueError(f"keep {self.keep!r} is not one of last, best")
         if self.mixed_precision not in ("no", "fp16", "bf16"):
-            raise ValueError(f"mixed_precision {self.mixed_precision!r} is not no, fp16 or bf16")
+            raise ValueError(
+                f"mixed_precision {self.mixed_precision!r} is not one of no, fp16, bf16"
+            )
 
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run."""
+    """The configuration of a training run.
+
+    Attributes
+    ----------
+    method : float, ptq, qat, qat+kd, sqakd or qkd
+    seed : seed of all random numbers of the run
+    """
 
     method: str
     student: Network
@@ -282,22 +317,22 @@ class Config:
         starts = self.student.weights or (self.quantises and self.quantisation.start)
         if self.quantises and not starts:
             raise ValueError(
-                f"[student] weights are missing: {self.method} starts from a trained network's"
+                f"[student] weights are missing: method {self.method} starts from a trained network"
             )
         if not self.training.epochs and not starts:
             raise ValueError("[student] weights are missing: with epochs = 0 nothing is trained")
         if self.training.keep == "best" and not self.data.validates:
-            raise ValueError('keep = "best" needs [data] validation, which says what is best')
+            raise ValueError('keep = "best" needs [data] validation to compare epochs on')
         if self.needs_teacher and not (self.teacher.network and self.teacher.weights):
             raise ValueError(f"method {self.method!r} needs [teacher] network and weights")
         if self.features.layers and self.plan and not any(p.distil for p in self.plan):
-            raise ValueError("[features] are compared where a phase distils; none does")
+            raise ValueError("[features] need a phase that distils; no phase does")
         if self.student.weights and self.quantisation.start:
-            raise ValueError("[student] weights and [quantisation] start are both given: take one")
+            raise ValueError("[student] weights and [quantisation] start are both given: give one")
         self._check_quantiser()
 
     def _check_quantiser(self) -> None:
-        """Refuse what only this project's own quantiser has."""
+        """Refuse settings that only this project's quantiser supports, for another one."""
         training, quantisation = self.training, self.quantisation
         wanted = {
             "[quantisation] start": quantisation.start,
@@ -307,13 +342,13 @@ class Config:
         }
         own = self.quantises and quantisation.quantiser == "tqt"
         if not own and (name := next((name for name, value in wanted.items() if value), "")):
-            raise ValueError(f"{name} is for students of the quantiser 'tqt'")
+            raise ValueError(f"{name} needs a student of the quantiser 'tqt'")
         if self.features.layers and self.quantises and not own:
-            raise ValueError("[features] are for float students and those of the quantiser 'tqt'")
+            raise ValueError("[features] need a float student or one of the quantiser 'tqt'")
 
     @property
     def plan(self) -> tuple[Phase, ...]:
-        """The phases: the method's, or those given; none without epochs."""
+        """The phases: those of [[phases]], or else the method's; empty without epochs."""
         if not self.training.epochs:
             return ()
         return tuple(self.phases) or METHODS[self.method].phases
@@ -330,12 +365,16 @@ class Config:
 
 
 def read_config(path: Path, changes: list[str] | None = None) -> Config:
-    """Read a TOML file; `changes` are "table.key=value" in TOML's notation, applied on top.
+    """Read the configuration of a run from a TOML file.
+
+    Parameters
+    ----------
+    changes : changes to the file's values, "table.key=value" in TOML's notation
 
     Raises
     ------
     ConfigError
-        The file cannot be read, or says something that is not understood.
+        The file cannot be read, or is not a valid configuration.
     """
     table = read_toml(path)
     for change in changes or []:
@@ -344,12 +383,12 @@ def read_config(path: Path, changes: list[str] | None = None) -> Config:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file.
+    """Return the tables of a TOML file.
 
     Raises
     ------
     ConfigError
-        It cannot be read, or is no TOML.
+        The file cannot be read, or is not TOML.
     """
     try:
         return toml_file.read_toml(path)
@@ -358,7 +397,11 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def make_config(table: Mapping[str, Any], where: str = "configuration") -> Config:
-    """The configuration that a TOML table describes.
+    """Return the configuration that a TOML table describes.
+
+    Parameters
+    ----------
+    where : the place that error messages begin with, such as the file's name
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Dataclasses from tables of TOML, with every key and type checked."""
+"""Conversion of TOML tables to dataclasses, with every key and type checked."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ T = TypeVar("T")
 
 
 class ConfigError(TutelageError, ValueError):
-    """The configuration is wrong; the text is one line that names the place."""
+    """The configuration is not valid; the text is one line that names the table and the key."""
 
 
 def apply_change(table: dict[str, Any], change: str) -> None:
-    """Make a change "table.key=value", in TOML's notation, to a table.
+    """Apply a change "table.key=value", the value in TOML's notation, to a table.
 
     Raises
     ------
     ConfigError
-        It is not one, or what should be a table is not.
+        `change` does not have that form, or goes through a key whose value is not a table.
     """
     key, equals, text = change.partition("=")
     *tables, last = key.strip().split(".")
@@ -38,11 +38,11 @@ def apply_change(table: dict[str, Any], change: str) -> None:
 
 
 def from_table(cls: type[T], table: Any, where: str) -> T:
-    """Return the dataclass that a table describes, with those in it.
+    """Return the dataclass that a table describes, including nested dataclasses.
 
     Parameters
     ----------
-    where : begins the text of errors
+    where : the place that error messages begin with, such as the file's name
 
     Raises
     ------
@@ -50,13 +50,13 @@ def from_table(cls: type[T], table: Any, where: str) -> T:
         A key is unknown or missing, or a value is of the wrong type or out of range.
     """
     if not isinstance(table, Mapping):
-        raise ConfigError(f"{where}: a table is wanted, not {type(table).__name__}")
+        raise ConfigError(f"{where} must be a table, not {type(table).__name__}")
     hints = get_type_hints(cls)
     names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     for key in table:
         if key not in names:
             near = difflib.get_close_matches(key, names, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"
             raise ConfigError(f"{where}: unknown key {key!r}{hint}")
     values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in table.items()}
     try:

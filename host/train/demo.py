@@ -1,13 +1,13 @@
-"""Make the demo model: a small DenseNet on Fashion-MNIST, taught by QKD, through the whole chain.
+"""Make the demo model: a small DenseNet for Fashion-MNIST, trained by QKD, and its model directory.
 
     python -m tutelage.host.train.demo [--data DIR] [--output app/demo] [--models
     models/fashion-densenet]
 
-Float training of a teacher and of the student, QKD at 8 bits (host/train/loop.py), export with
-every logit compared on the test set (host/export/model_directory.py), this project's compiler
+The steps are float training of a teacher and of the student, QKD at 8 bits (host/train/loop.py),
+export with every logit compared on the test set (host/export/model_directory.py), and compilation
 (host/compile/compilation.py). The model directory is shipped with a few hundred test images; the
-checkpoint and its log go to `models`. About an hour on one core; goes on where it was stopped. The
-same seed on the same machine gives the same file.
+checkpoint and its log go to `models`. It takes about an hour on one core; a run that was stopped
+continues. The same seed on the same machine gives the same file.
 """
 
 from __future__ import annotations
@@ -42,17 +42,22 @@ from tutelage.host.train.data.image_io import encode_png
 from tutelage.host.train.loop import LOG, STUDENT, train
 from tutelage.host.train.progress import Terminal
 
-THREADS = 1  # fixed: the order of float sums, hence the trained weights, depends on it
+THREADS = 1  # the order of float sums, hence the trained weights, depends on it
 TEACHER_NETWORK = {"network": "densenet-small", "options": {"growth_rate": 16}}
 STUDENT_NETWORK = {"network": "densenet-small"}
 SHIPPED_PER_CLASS = 30
 
 Facts = dict[str, Any]
-"""What the READMEs and model.toml say of the model."""
+"""Figures of the model for the READMEs and model.toml, by name."""
 
 
 def configurations(runs: Path, data: Path, seed: int, epochs: int) -> dict[str, Config]:
-    """The three runs by name; `epochs` 0 takes what the shipped model was trained with."""
+    """Return the configurations of the three runs by name.
+
+    Parameters
+    ----------
+    epochs : of each run; 0: as many as for the shipped model
+    """
     common: dict[str, Any] = {
         "seed": seed,
         "data": {"kind": "idx", "path": "" if data == DEFAULT_IDX else str(data)},
@@ -80,31 +85,31 @@ def configurations(runs: Path, data: Path, seed: int, epochs: int) -> dict[str, 
 
 
 def train_all(runs: Path, configs: dict[str, Config], data: tuple[DataSet, DataSet]) -> None:
-    """Train what is not trained yet."""
+    """Train those of the runs that are not finished."""
     for name, config in configs.items():
         if not (runs / name / STUDENT).exists():
             train(config, runs / name, resume=True, progress=Terminal(), data=data)
 
 
 def accuracy_of(run: Path) -> float:
-    """What a finished run's student has on the test set, in percent."""
+    """Return the accuracy of a finished run's student on the test set, in percent."""
     return float(checkpoint.load(run / STUDENT)[1]["accuracy"])
 
 
 def run_xmodel(path: Path, data: DataSet, engine: str = "fast") -> NDArray[np.float32]:
-    """The logits (N, classes) of a written file for all images."""
+    """Return the logits (N, classes) of an .xmodel for all images of a data set."""
     model = load_engine(path, engine=engine)
     parts = (data.part(start, start + 500).inputs() for start in range(0, len(data), 500))
     return np.concatenate([model.run(part.permute(0, 2, 3, 1).numpy()) for part in parts])
 
 
 def accuracy(scores: NDArray[np.float32], labels: Tensor) -> float:
-    """Top-1 in percent; of equal scores the first counts."""
+    """Return the top-1 accuracy in percent; of equal scores the first class counts."""
     return 100 * float(np.mean(scores.argmax(1) == labels.numpy()))
 
 
 def shipped_indices(labels: Tensor, classes: int) -> Tensor:
-    """The test-set indices of the images to ship: the first of each class."""
+    """Return the indices of the test images to ship, the first of each class, int64."""
     return torch.cat([(labels == c).nonzero()[:SHIPPED_PER_CLASS, 0] for c in range(classes)])
 
 
@@ -122,7 +127,7 @@ README = """\
 `model.xmodel` sorts 28x28 grey images of clothes into ten classes. It is a small
 DenseNet-BC (growth rate 8, three blocks of three layers, {parameters:,} parameters) in the
 DPU's 8-bit arithmetic, taught by quantisation-aware knowledge distillation and compiled for the
-ZCU104's DPU by Tutelage's own compiler (`tutelage compile app/demo` makes it anew from
+ZCU104's DPU by Tutelage's own compiler (`tutelage compile app/demo` compiles it again from
 `quantised.xmodel`). The emulation runs it as the board would; no file of this compiler has run on a
 real DPU yet.
 
@@ -178,9 +183,10 @@ CHECKPOINT_README = """\
 
 `student.safetensors` is the demo model's 8-bit student (densenet-small, growth rate 8): trained in
 float ({accuracy_float:.2f} % of Fashion-MNIST's test set), then by QKD at W8A8 from a teacher with
-growth rate 16 ({accuracy_teacher:.2f} %): {accuracy_int8:.2f} %. `log.csv` tells epoch by epoch.
-Made by `{command}`;
-`tutelage export models/fashion-densenet -o DIR` writes its model directory.
+growth rate 16 ({accuracy_teacher:.2f} %): {accuracy_int8:.2f} %. `log.csv` has a line for each
+epoch. Made by `{command}`;
+`tutelage export models/fashion-densenet -o DIR` writes its model directory (it reads Fashion-MNIST,
+of Debian's dataset-fashion-mnist, for the figures).
 """
 
 
@@ -188,7 +194,7 @@ Made by `{command}`;
 
 
 def write_model(runs: Path, output: Path, data: tuple[DataSet, DataSet], command: str) -> Facts:
-    """Export, compile and measure; returns what the READMEs say of it."""
+    """Export and compile the model and measure its accuracy; return the figures for the READMEs."""
     test = data[1]
     export(runs / "qkd", output, images=0, data=data)
     compile_model(plan_compile(output, None, CompileOptions(DEFAULT_BOARD)), print)
@@ -234,9 +240,13 @@ def main() -> int:
     parser.add_argument(
         "--models", type=Path, default=Path("models/fashion-densenet"), help="checkpoint and log"
     )
-    parser.add_argument("--runs", type=Path, default=Path("runs/demo"), help="training's files")
-    parser.add_argument("--epochs", type=int, default=0, help="of each run; 0: as shipped")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/demo"), help="directory of the training runs"
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=0, help="epochs of each run; 0: as for the shipped model"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the training runs")
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
 

@@ -1,4 +1,4 @@
-"""How good a network is."""
+"""Accuracy of a network on a data set."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tutelage.host.train.data.reading import Reader, Request
 _MOST_AT_ONCE = 500
 _VALUES_AT_ONCE = 1 << 23  # of a batch's images: 500 of 64x64 pixels, 55 of 224x224
 _BEST = 5
-_MANY_CLASSES = 10  # of which the best five say more than the best one
+_MANY_CLASSES = 10  # with more than these, top-5 accuracy is reported too
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network takes labelled images for.
+    """Predictions of a network for labelled images.
 
     Attributes
     ----------
-    labels, predicted : int64 (N,), the classes that the images have, and are taken for
-    among_best : images whose class is among the best five; None where there are few classes
+    labels, predicted : int64 (N,), true and predicted classes of the images
+    among_best : number of images whose class is among the best five; None with ten classes or fewer
     """
 
     labels: Tensor
@@ -37,17 +37,17 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Top-1 in percent."""
+        """Top-1 accuracy in percent."""
         return _percent(int((self.labels == self.predicted).sum()), len(self))
 
     @property
     def top5_accuracy(self) -> float | None:
-        """Top-5 in percent; None where there are few classes."""
+        """Top-5 accuracy in percent; None with ten classes or fewer."""
         return None if self.among_best is None else _percent(self.among_best, len(self))
 
 
 def accuracy(network: nn.Module, data: DataSet, device: torch.device | str = "cpu") -> float:
-    """Return top-1 in percent, in evaluation mode; of equal logits the first class counts."""
+    """Return top-1 accuracy in percent, in evaluation mode; the first of equal logits counts."""
     return evaluate(network, data, device).accuracy
 
 
@@ -59,11 +59,17 @@ def evaluate(
     reader: Reader | None = None,
     part: int = 0,
 ) -> Evaluation:
-    """Classify a data set's images, in evaluation mode; of equal logits the first class counts.
+    """Classify the images of a data set, in evaluation mode; the first of equal logits counts.
 
     Parameters
     ----------
-    reader, part : reads the data set, as its number so much; else this process does
+    device : of the network
+    reader, part : reader to use, and the index of `data` in it; by default this process reads
+
+    Raises
+    ------
+    DataError
+        No image of a batch can be read.
     """
     training = network.training
     network.eval()
@@ -83,7 +89,7 @@ def evaluate(
 
 
 def batch_size(data: DataSet) -> int:
-    """Return how many images are classified at once: fewer where they are large."""
+    """Return how many images to classify at once: fewer if they are large."""
     return max(1, min(_MOST_AT_ONCE, _VALUES_AT_ONCE // math.prod(data.shape)))
 
 

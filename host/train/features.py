@@ -1,8 +1,8 @@
-"""Distillation of features: teacher and student look at the same places of an image.
+"""Distillation of features by attention transfer.
 
-Attention transfer (Zagoruyko and Komodakis 2017, arXiv:1612.03928): what is compared of a map is
-where its values are large, so that teacher and student may have different numbers of channels and
-nothing more has to be learned than the student.
+The loss compares where the values of feature maps are large (Zagoruyko and Komodakis 2017,
+arXiv:1612.03928), so that teacher and student may have different numbers of channels and there are
+no parameters to learn beside the student's.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from torch import Tensor, nn
 from tutelage.host.quantise.student import Student
 
 _LARGEST_DIFFERENCE = 1e-3
-"""Between a module's result and that of the quantised layer which has the same value, relative to
+"""Between the outputs of a module and of the quantised layer that computes the same, relative to
 the largest value."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Which features are compared, and how much that counts.
+    """Which feature maps to distil, and their weight in the loss.
 
-    The loss of a student that is taught in a phase becomes
+    The student's loss in a phase that distils becomes
     ``labels * CE + distil * (tau^2 * KL + weight * attention_distance)``.
 
     Attributes
     ----------
-    layers : modules of the student's network by their names in PyTorch, such as
-        "features.denseblock1"; a quantised student's layer that has such a module's value is found
-        by it. [] compares none
-    teacher_layers : those of the teacher's network; [] if they have the same names
-    weight : of the distance
+    layers : names of modules of the student's network in PyTorch, such as "features.denseblock1";
+        in a quantised student the layer that computes the same is used. []: no features
+    teacher_layers : names of the modules of the teacher's network, in the same order; [] if they
+        have the same names
+    weight : weight of the distance between the feature maps
     """
 
     layers: list[str] = field(default_factory=list)
@@ -43,21 +43,29 @@ class Features:
 
     def __post_init__(self) -> None:
         if self.teacher_layers and len(self.teacher_layers) != len(self.layers):
-            raise ValueError("layers and teacher_layers are not equally many")
+            raise ValueError(
+                f"{len(self.layers)} layers but {len(self.teacher_layers)} teacher_layers; give "
+                "equally many"
+            )
         if self.weight <= 0:
             raise ValueError(f"weight is {self.weight}; it must be positive")
 
 
 def attention_distance(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
-    """Return the sum over layers of |a_S - a_T|^2, a = q / |q|, averaged over the images.
+    """Return the sum over layers of |a_S - a_T|^2, averaged over the images, with a = q / |q|.
 
-    q is the map of squares averaged over the channels (N, H W). Of maps of two sizes the larger is
-    averaged to the smaller; a vector counts as a map of one row.
+    q, (N, H W), is the mean over the channels of the squared map. If the maps differ in size, the
+    larger one is averaged to the size of the smaller; a vector is a map of one row. The formula is
+    that of Zagoruyko and Komodakis 2017, arXiv:1612.03928.
 
     Parameters
     ----------
-    students, teachers : maps (N, C, H, W) or vectors (N, C) of the same layers; the teacher's are
-        constants
+    students, teachers : maps (N, C, H, W) or vectors (N, C) of the same layers; no gradient flows
+        to the teachers'
+
+    Returns
+    -------
+    a scalar
     """
     total = students[0].new_zeros(())
     for student, teacher in zip(students, teachers, strict=True):
@@ -71,14 +79,14 @@ def attention_distance(students: Sequence[Tensor], teachers: Sequence[Tensor]) -
 
 
 def _squares(values: Tensor) -> Tensor:
-    """(N, 1, H, W); of a vector (N, 1, 1, C)."""
+    """Return the mean squares over the channels, (N, 1, H, W); of a vector (N, 1, 1, C)."""
     if values.ndim == 2:
         return values.square()[:, None, None]
     return values.square().mean(1, keepdim=True)
 
 
 class Taps:
-    """What some layers of a network computed last.
+    """Record of the latest outputs of some layers of a network.
 
     Parameters
     ----------
@@ -88,7 +96,7 @@ class Taps:
     Raises
     ------
     ValueError
-        There is no such module.
+        The network has no module of that name.
     """
 
     def __init__(self, network: nn.Module, layers: Sequence[str]) -> None:
@@ -106,24 +114,25 @@ class Taps:
             self._found[name] = value
 
     def take(self) -> list[Tensor]:
-        """Return the values in the order of the names, and forget them."""
+        """Return the outputs in the order of the names, and discard them."""
         return [self._found.pop(name) for name in self._layers]
 
 
 def module_named(network: nn.Module, name: str) -> nn.Module:
-    """Return a module of a network.
+    """Return a module of a network by its dotted name.
 
     Raises
     ------
     ValueError
-        There is none of that name.
+        The network has no module of that name.
     """
     try:
         return network.get_submodule(name)
     except AttributeError:
         known = ", ".join(name for name, _ in network.named_children())
         raise ValueError(
-            f"features: the network has no module {name!r}; it has {known} and what is in them"
+            f"[features] layers: the network has no module {name!r}; it has {known} and modules in "
+            "them"
         ) from None
 
 
@@ -131,20 +140,21 @@ def module_named(network: nn.Module, name: str) -> nn.Module:
 def layers_with_values_of(
     modules: Sequence[str], network: nn.Module, student: Student
 ) -> list[str]:
-    """Return the layers of a quantised student that have the values of a network's modules.
+    """Return the layers of a quantised student that compute the same as a network's modules.
 
-    They are found by what they compute, since tracing merges and renames; the name of a layer of
-    the student itself is taken as it is.
+    They are found by comparing outputs for random images, since tracing merges and renames layers;
+    names of the student's own layers are returned unchanged.
 
     Parameters
     ----------
-    student : made of `network`, and nothing done to it yet
+    modules : names of modules of `network`, or of layers of `student`
+    student : the student traced from `network`, not yet calibrated or changed otherwise
 
     Raises
     ------
     ValueError
-        There is no such module, or no layer has its value: a norm or an activation is merged with
-        the layer in front of it.
+        The network has no such module, or no layer computes the same, since norms and activations
+        are merged into the layer before them.
     """
     names = [name for name in modules if name not in student.layers]
     training, of_student = network.training, student.training
@@ -161,7 +171,7 @@ def layers_with_values_of(
 
 
 def _outputs(network: nn.Module, names: Sequence[str], images: Tensor) -> dict[str, Tensor]:
-    """The modules' results for some images, by name."""
+    """Return the modules' outputs for some images, by name."""
     found: dict[str, Tensor] = {}
     hooks = [
         module_named(network, name).register_forward_hook(
@@ -176,17 +186,17 @@ def _outputs(network: nn.Module, names: Sequence[str], images: Tensor) -> dict[s
             hook.remove()
     missing = [name for name in names if not isinstance(found.get(name), Tensor)]
     if missing:
-        raise ValueError(f"features: module {missing[0]!r} gives no tensor for an image")
+        raise ValueError(f"[features] layers: module {missing[0]!r} does not return a tensor")
     return found
 
 
 def _equal(name: str, value: Tensor, layers: dict[str, Tensor]) -> str:
-    """The first layer whose value is the module's."""
+    """Return the first layer whose output equals the module's."""
     most = _LARGEST_DIFFERENCE * float(value.abs().max())
     for layer, other in layers.items():
         if other.shape == value.shape and bool(((other - value).abs() <= most).all()):
             return layer
     raise ValueError(
-        f"features: no quantised layer has the value of module {name!r}: name a module that ends "
-        "behind its norm and activation, such as a whole block"
+        f"[features] layers: no quantised layer computes the same as module {name!r}: name a "
+        "module that ends after a norm and an activation, such as a whole block"
     )

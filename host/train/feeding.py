@@ -1,7 +1,7 @@
-"""What a training process learns from and is judged by, batch by batch.
+"""Batches of one training process, for training and for evaluation.
 
-Everything random comes from (seed, epoch, step): a process that has a slice of a global batch draws
-for all of it and takes its slice of what was drawn.
+All random numbers depend on (seed, epoch, step): a process that has a slice of a global batch draws
+for the whole batch and takes its slice of the numbers.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Fed(NamedTuple):
     Attributes
     ----------
     images : the network's inputs (N, C, H, W)
-    labels : int64 (N,), or of images that were mixed float32 (N, classes)
-    rows : int64 (N,), the images' places in the training set, on the CPU
+    labels : int64 (N,), or float32 (N, classes) for mixed images
+    rows : int64 (N,), indices of the images in the training set, on the CPU
     """
 
     images: Tensor
@@ -42,35 +42,36 @@ class Fed(NamedTuple):
 
 
 class Feed:
-    """The batches of one process of a run.
+    """Source of the batches of one process of a run.
 
     Parameters
     ----------
     config : of the run
-    sets : its data sets
-    accelerator : which of the processes this is, and its device
+    sets : data sets of the run
+    accelerator : gives the index of this process, the number of processes and the device
     """
 
     def __init__(self, config: Config, sets: RunData, accelerator: Accelerator) -> None:
         self._config, self._sets, self._accelerator = config, sets, accelerator
-        config.augmentation.transforms()  # a package that is missing is named before anything runs
+        config.augmentation.transforms()  # reports a missing package before anything runs
         there = [data for data in sets if data is not None]
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))  # by launchers
+        # Launchers set LOCAL_WORLD_SIZE to the number of processes on this machine.
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
         workers = worker_count(config.data.workers, there, here)
         self._reader = Reader(there, config.augmentation, workers)
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches of an epoch."""
         return len(self._sets.train) // self._config.training.batch_size
 
     @property
     def count(self) -> int:
-        """Images of the training set."""
+        """Number of training images."""
         return len(self._sets.train)
 
     def in_order(self) -> Iterator[Fed]:
-        """Yield all training images as they are, in their order.
+        """Yield all training images, not augmented, in their order.
 
         Raises
         ------
@@ -114,26 +115,30 @@ class Feed:
             yield Request(_TRAIN, rows[mine], drawn, mix_seed)
 
     def _slice(self, count: int, with_neighbour: bool) -> Tensor:
-        """The places of this process's images in a global batch, behind the one before them where
-        that is mixed in."""
+        """Return the positions of this process's images in a global batch.
+
+        Parameters
+        ----------
+        with_neighbour : put the image before them in front, for mixing
+        """
         share = count // self._accelerator.num_processes
         start = share * self._accelerator.process_index
         return torch.arange(start - with_neighbour, start + share) % count
 
     def explain(self, error: RuntimeError) -> None:
-        """Raise DataError where it comes from the death of a process that reads."""
+        """Raise DataError if an error was caused by the death of a worker process."""
         self._reader.explain(error)
 
     def close(self) -> None:
-        """End the processes that read."""
+        """End the worker processes."""
         self._reader.close()
 
     def evaluate(self, network: nn.Module) -> Evaluation:
-        """Return how good a network is on the test set."""
+        """Evaluate a network on the test set."""
         return self._evaluate(network, _TEST)
 
     def validate(self, network: nn.Module) -> Evaluation:
-        """Return how good a network is on what the run is judged by before its end."""
+        """Evaluate a network on the validation images, or on the test set if there are none."""
         return self._evaluate(network, _VALIDATION if self._sets.validation else _TEST)
 
     def _evaluate(self, network: nn.Module, part: int) -> Evaluation:

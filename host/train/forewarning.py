@@ -1,4 +1,4 @@
-"""Before a run: one line about what will keep its network from the DPU afterwards."""
+"""Warning before a run about a network that the DPU will not support."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ log = logging.getLogger(__name__)
 def warn_of_obstacle(
     network: nn.Module, input_shape: tuple[int, int, int], replace: Mapping[str, str]
 ) -> None:
-    """Warn where `tutelage export` will refuse a network, before the time is spent on training it.
+    """Warn if `tutelage export` will refuse a network, before time is spent on training it.
 
     Parameters
     ----------
     network : a float network, or a student
+    input_shape : (C, H, W) of its images
     replace : activations that will be exchanged, see `tutelage.host.quantise.trace.trace`
     """
     try:
@@ -29,11 +30,11 @@ def warn_of_obstacle(
             found = obstacle_of(network)
         else:
             found = obstacle(network, input_shape, replace)
-    except Exception:  # of no matter for the training
+    except Exception:  # a failure of the check must not stop the training
         log.debug("the network could not be checked", exc_info=True)
         return
     if found:
         log.warning(
-            "the DPU will not take this network as it is: %s (`tutelage check` has all reasons)",
+            "the DPU does not support this network: %s (`tutelage check` lists all reasons)",
             shown(found),
         )

@@ -1,4 +1,4 @@
-"""The logits of a teacher that is frozen, computed once where the same images come every epoch."""
+"""Logits of a frozen teacher, computed once if every epoch has the same images."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ from tutelage.host.train.feeding import Feed
 from tutelage.host.train.methods import Phase
 
 MOST_BYTES = 256 << 20
-"""More is not kept: float32 logits of 67 million images and classes."""
+"""Most bytes of logits to keep: in float32, 67 million (images times classes)."""
 
 
 def can_keep(config: Config, plan: list[Phase], data: DataSet, processes: int) -> bool:
-    """Return whether keeping the logits of all training images saves work.
+    """Return whether the logits of all training images can be kept, and keeping them saves work.
 
-    Each process computes those of all images once, instead of its share in each epoch. Features
-    are compared of the same pass, so that nothing can be kept then.
+    Each process then computes the logits of all images once, instead of its share in each epoch.
+    They cannot be kept with [features], which need the teacher's forward pass in each step.
+
+    Parameters
+    ----------
+    plan : the phase of each epoch
+    data : the training set
+    processes : number of training processes
     """
     epochs = sum(phase.teacher == "frozen" for phase in plan)
     size = 4 * len(data) * len(data.classes)
@@ -30,13 +36,13 @@ def can_keep(config: Config, plan: list[Phase], data: DataSet, processes: int) -
 
 
 class KeptLogits:
-    """The logits of all training images by a frozen teacher.
+    """Logits of a frozen teacher for all training images, computed on first access.
 
-    They are computed in the order of the images, so that a run that is resumed has the same.
+    They are computed in the order of the images, so that a resumed run has the same.
 
     Parameters
     ----------
-    feed : gives the images
+    feed : source of the images
     teach : returns the logits (N, classes) of a batch
     """
 
@@ -45,11 +51,11 @@ class KeptLogits:
         self._logits: Tensor | None = None
 
     def forget(self) -> None:
-        """Compute them again when they are next asked for: the teacher has learnt."""
+        """Discard the logits, because the teacher has changed."""
         self._logits = None
 
     def of(self, rows: Tensor) -> Tensor:
-        """Return the logits (N, classes) of images by their places (N,) in the training set."""
+        """Return the logits (N, classes) of images by their indices (N,) in the training set."""
         if self._logits is None:
             self._logits = self._computed()
         return self._logits[rows.to(self._logits.device)]

@@ -1,4 +1,4 @@
-"""Labels for images that have none: the classes that the float network sees in them."""
+"""Labels for images without labels: the predictions of the float network."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from tutelage.host.train.students import count_outputs, trained_network
 
 
 def labelled(config: Config, data: DataSet, is_learnt: bool) -> DataSet:
-    """Return a data set of a run, with labels where it has none.
+    """Return a data set of a run; if it has no labels, with those that the float network predicts.
 
-    The accuracy of a run is then how often the quantised network agrees with the float network.
+    The accuracy of such a run is the share of images on which the quantised network agrees with the
+    float network.
 
     Parameters
     ----------
-    is_learnt : the data set is the training's; where nothing is trained it keeps -1 for its labels
+    is_learnt : whether it is the training set; if nothing is trained, its labels remain -1
 
     Raises
     ------
     ConfigError
-        The float network itself is to be trained with it.
+        The method trains the float network, which needs labels.
     NetworkError, CheckpointError
         See `trained_network`.
     """
@@ -31,7 +32,8 @@ def labelled(config: Config, data: DataSet, is_learnt: bool) -> DataSet:
         return data
     if not config.quantises:
         raise ConfigError(
-            f"[data] kind {config.data.kind!r} has no labels, which method {config.method} needs"
+            f"[data] kind {config.data.kind!r} has no labels, which method {config.method} needs: "
+            "give a data set with labels, or a method that quantises a trained network"
         )
     network = trained_network(config.student, data)
     outputs = count_outputs(network, config.student.network, data.shape)

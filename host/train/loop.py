@@ -2,10 +2,11 @@
 
     result = train(read_config(Path("qkd.toml")), Path("runs/qkd"))
 
-The phases are data (host/train/methods.py). Everything random comes from (seed, epoch, step), so
-that a run that was killed at any moment and resumed ends with the same weights as an undisturbed
-one, and several processes (`accelerate launch -m tutelage train ...`) do what one would: each takes
-its slice of the same global batch, batch norms run over all of them, gradients are averaged.
+The phases are data (host/train/methods.py). All random numbers depend on (seed, epoch, step), so
+that a run that is killed at any moment and resumed ends with the same weights as one that is not,
+and several processes (`accelerate launch -m tutelage train ...`) compute the same as one: each
+takes its slice of the same global batch, batch norms use the statistics of the whole batch, and
+gradients are averaged.
 """
 
 from __future__ import annotations
@@ -53,12 +54,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run ended with; accuracies in percent of the test set, with the weights it kept.
+    """Result of a run, with the weights that it saved.
 
     Attributes
     ----------
-    history : by epoch
-    results : accuracy by class and more, as results.json has it
+    accuracy : of the student on the test set, in percent
+    teacher_accuracy : of a teacher that was trained, on the test set, in percent; else None
+    history : the rows of log.csv, one for each epoch
+    seconds : duration of the run
+    results : the content of results.json: accuracy by class and more
     """
 
     accuracy: float
@@ -69,7 +73,7 @@ class TrainingResult:
 
 
 class Interrupted(TutelageError):
-    """Ctrl-C; the text says how to go on."""
+    """The run was stopped by Ctrl-C; the text says how to continue it."""
 
     status = FAILED
 
@@ -81,20 +85,21 @@ def train(
     progress: Progress | None = None,
     data: tuple[DataSet, DataSet] | None = None,
 ) -> TrainingResult:
-    """Train as `config` says; checkpoints, log and results go to `output`.
+    """Train as `config` says.
 
     Parameters
     ----------
-    resume : go on from output/checkpoint.safetensors where there is one
-    progress : what is shown meanwhile; nothing by default
-    data : training and test set, where they are loaded already
+    output : directory for checkpoints, log and results
+    resume : continue from output/checkpoint.safetensors if it exists
+    progress : displays the progress; by default nothing is displayed
+    data : training and test set, if they are already loaded
 
     Raises
     ------
-    ConfigError, DataError, CheckpointError
-        The run cannot be started, or the checkpoint is of another one.
+    ConfigError, DataError, CheckpointError, NetworkError
+        The run cannot be started, or the checkpoint is of another configuration.
     Interrupted
-        Ctrl-C.
+        Ctrl-C was pressed.
     """
     started = time.monotonic()
     run = TrainingRun(config, output, data, progress or Silent())
@@ -105,7 +110,7 @@ def train(
         return run.finish(time.monotonic() - started)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"stopped after {counted(run.epoch, 'epoch')}; go on with --resume"
+            f"stopped after {counted(run.epoch, 'epoch')}; continue with --resume"
         ) from None
     except RuntimeError as error:
         run.feed.explain(error)
@@ -115,7 +120,20 @@ def train(
 
 
 class TrainingRun:
-    """The state of a run between epochs."""
+    """A run in progress: its networks, optimisers, data and history.
+
+    Parameters
+    ----------
+    config : of the run
+    output : directory for checkpoints, log and results
+    data : training and test set, if they are already loaded
+    progress : displays the progress
+
+    Raises
+    ------
+    ConfigError, DataError, CheckpointError, NetworkError
+        The run cannot be started.
+    """
 
     def __init__(
         self,
@@ -159,7 +177,7 @@ class TrainingRun:
         self.files = RunFiles(output, config, self._stateful(), self.optimisers)
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
-        self._tested: Evaluation | None = None  # of the weights as they are
+        self._tested: Evaluation | None = None  # of the current weights
 
     # -- making --------------------------------------------------------------------------
 
@@ -170,7 +188,8 @@ class TrainingRun:
         if self.plan and len(self.train_set) < size:
             there = counted(len(self.train_set), "training image")
             raise ConfigError(
-                f"there are {there}, batch_size is {size}: give [training] batch_size"
+                f"there are {there}, fewer than batch_size, which is {size}: give a smaller "
+                "[training] batch_size"
             )
 
     def _place(self, network: nn.Module) -> nn.Module:
@@ -182,7 +201,7 @@ class TrainingRun:
         return None if tensor is None else tensor.to(self.accelerator.device)
 
     def _learners(self) -> dict[str, nn.Module]:
-        """What learns, by name, as it is without several processes."""
+        """The networks that are trained, by name, without wrappers for several processes."""
         found = {"student": self._bare_student}
         if "teacher" in self.optimisers:
             found["teacher"] = self.accelerator.unwrap_model(self.teacher)
@@ -204,7 +223,7 @@ class TrainingRun:
         return Freezing(student).to(self.accelerator.device)
 
     def _stateful(self) -> dict[str, nn.Module]:
-        """What a checkpoint has beside the optimisers, by name."""
+        """The modules that a checkpoint saves, by name."""
         found = self._learners()
         if self.average is not None:
             found["average"] = self.average.network
@@ -224,7 +243,7 @@ class TrainingRun:
     # -- the loop --------------------------------------------------------------------------
 
     def go(self) -> None:
-        """Train what is left of the plan."""
+        """Train the remaining epochs."""
         if self.accelerator.is_main_process:
             self.output.mkdir(parents=True, exist_ok=True)
         self.progress.begin(self.config.method, len(self.plan), self.epoch)
@@ -274,14 +293,14 @@ class TrainingRun:
             prepare_epoch(self._bare_student, self.config.training, self.epoch, len(self.plan))
 
     def _schedule(self, progress: float) -> None:
-        """Set the learning rates of `progress` (0..1) of the run."""
+        """Set the learning rates for `progress` (0..1) of the run."""
         rates = learning_rates(self.config.training, progress)
         for name, optimiser in self.optimisers.items():
             for group in optimiser.param_groups:
                 group["lr"] = rates[name]
 
     def _step(self, phase: Phase, batch: Fed, progress: float) -> Tensor:
-        """One step of all that learn; returns summed loss, right answers and images."""
+        """Train one step; return the sum of the losses, correct predictions and images, (3,)."""
         with autocast(self.config, self.accelerator):
             losses = self.teaching.losses(phase, *batch, progress=progress)
         self.accelerator.backward(losses.total)
@@ -299,7 +318,7 @@ class TrainingRun:
             )
 
     def _follow(self, step: int, progress: float) -> None:
-        """What follows the student's steps: weights that are held, and the average."""
+        """After a step of the student, restore frozen weights and update the average."""
         student = self._bare_student
         if self.freezing is not None and isinstance(student, Student) and progress:
             threshold = self.config.training.freeze_oscillations / rising(progress)
@@ -308,7 +327,7 @@ class TrainingRun:
             self.average.update(student, step)
 
     def _clip(self, phase: Phase) -> None:
-        """Bound the weights' gradient; thresholds have Adam, which minds no scale."""
+        """Clip the gradient of the weights; for thresholds Adam makes its scale irrelevant."""
         most = self.config.training.gradient_clip
         for name in ("student", "teacher") if most else ():
             if name in self.optimisers and (name == "student" or phase.teacher == "learns"):
@@ -317,13 +336,13 @@ class TrainingRun:
                 self.accelerator.clip_grad_norm_(weights, most)
 
     def _is_time_to_evaluate(self) -> bool:
-        """Every few epochs, and at the end of each phase."""
+        """Whether to evaluate: every few epochs, and at the end of each phase."""
         following = self.plan[self.epoch + 1 : self.epoch + 2]
         ends = following != [self.plan[self.epoch]]
         return ends or (self.epoch + 1) % self.config.training.evaluate_every == 0
 
     def _evaluate(self) -> dict[str, Any]:
-        """Accuracies on the validation images, or where there are none on the test set."""
+        """Return accuracies on the validation images, or on the test set if there are none."""
         prefix = "validation_" if self.sets.validation else ""
         found = self.feed.validate(self._judged)
         if not self.sets.validation:
@@ -336,17 +355,17 @@ class TrainingRun:
         return row
 
     def _is_best(self) -> bool:
-        """Whether the last epoch is the one to keep as far as is known."""
+        """Whether the last epoch is the best so far and the best is to be kept."""
         return self.config.training.keep == "best" and self._best()["epoch"] == self.epoch
 
     def _best(self) -> dict[str, Any]:
-        """The row of the best epoch so far, the first of equals; its epoch is 0 before there is."""
+        """Return the row of the best epoch so far, the first of equals; epoch 0 if none."""
         rows = [row for row in self.history if "validation_accuracy" in row]
         return max(rows, key=lambda row: row["validation_accuracy"], default={"epoch": 0})
 
     @property
     def _judged(self) -> nn.Module:
-        """What is evaluated and kept: the student, or its average."""
+        """The network that is evaluated and saved: the student, or its average."""
         return self._bare_student if self.average is None else self.average.network
 
     @property
@@ -356,19 +375,24 @@ class TrainingRun:
     # -- files -----------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Go back to where the last checkpoint was written.
+        """Load the last checkpoint.
 
         Raises
         ------
         CheckpointError
-            It is of another configuration.
+            The checkpoint cannot be read, or is of another configuration.
         ConfigError
-            Its configuration is not one.
+            The configuration in the checkpoint is not valid.
         """
         self.epoch, self.history = self.files.resume()
 
     def finish(self, seconds: float) -> TrainingResult:
-        """Write the student (and a teacher that learnt) for use; returns the result."""
+        """Write the student, and a teacher that was trained; return the result.
+
+        Parameters
+        ----------
+        seconds : duration of the run
+        """
         kept = self._keep()
         tested = self._tested or self.feed.evaluate(self._judged)
         teacher = self._teacher_accuracy()
@@ -386,32 +410,31 @@ class TrainingRun:
         return TrainingResult(tested.accuracy, teacher, self.history, seconds, results)
 
     def _keep(self) -> dict[str, Any]:
-        """Go back to the best epoch where that is wanted; return the row of what is kept."""
+        """Load the weights of the best epoch if they are to be kept; return the kept row."""
         if not self.history:
             return {"epoch": 0}
         if self.config.training.keep == "last" or self._best()["epoch"] == self.epoch:
             return self.history[-1]
-        self.accelerator.wait_for_everyone()  # the first process has written it, perhaps to a disk
-        if self.accelerator.is_main_process or self.files.has_best:  # of another machine
+        # The main process has written the file, perhaps to a disk of another machine.
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process or self.files.has_best:
             self.files.take_best()
         return self._best()
 
     def _validated(self, kept: dict[str, Any]) -> float | None:
-        """The accuracy on the validation images, also where nothing was trained."""
+        """Return the accuracy on the validation images, even if nothing was trained."""
         if "validation_accuracy" in kept or not self.sets.validation:
             return kept.get("validation_accuracy")
         return self.feed.validate(self._judged).accuracy
 
     def _teacher_accuracy(self) -> float | None:
-        """Of a teacher that learnt, on the test set; it has not changed since it last learnt."""
+        """Return the accuracy on the test set of a teacher that was trained, else None."""
         if self.sets.validation:
             learnt = any(phase.teacher == "learns" for phase in self.plan)
             return self.feed.evaluate(self._learners()["teacher"]).accuracy if learnt else None
+        # The teacher has not changed since it was last evaluated, at the end of such a phase.
         taught = [row["teacher_accuracy"] for row in self.history if "teacher_accuracy" in row]
         return taught[-1] if taught else None
-
-
-# -- pieces that the run is made of -----------------------------------------------------------
 
 
 def _plan(config: Config) -> list[Phase]:

@@ -1,7 +1,7 @@
-"""The ways to teach a quantised student: phases as data, and the losses that they mean.
+"""Training methods: their phases as data, and the losses of a phase.
 
-QKD: Kim et al. 2019, arXiv:1911.12491. SQAKD: Zhao and Zhao, AISTATS 2024 (the float network
-alone teaches, no labels). PTQ trains nothing. "float" trains the network itself.
+QKD: Kim et al. 2019, arXiv:1911.12491. SQAKD: Zhao and Zhao, AISTATS 2024 (the float network is
+the only teacher, without labels). PTQ trains nothing. "float" trains the float network.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TEACHERS = ("none", "frozen", "learns")
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training with one loss.
+    """A part of the training with its own loss.
 
     The student minimises ``labels * CE(S) + distil * tau^2 * KL(p_T || p_S)``, the teacher's
     logits being constants. A teacher that learns minimises
@@ -25,10 +25,10 @@ class Phase:
 
     Attributes
     ----------
-    name : for the log
-    share : of all epochs; the shares of a method need not add up to one
+    name : name of the phase in the log
+    share : share of all epochs; the shares of a method need not add up to one
     teacher : "none", "frozen" (evaluation mode, no gradient) or "learns"
-    labels, distil : weights of the two parts of the student's loss
+    labels, distil : weights of the cross entropy and of the distillation in the student's loss
     """
 
     name: str
@@ -43,7 +43,7 @@ class Phase:
         if self.share <= 0:
             raise ValueError(f"share {self.share} is not positive")
         if min(self.labels, self.distil) < 0 or self.labels + self.distil == 0:
-            raise ValueError("labels and distil must not be negative, nor both zero")
+            raise ValueError("labels and distil must not be negative, and not both zero")
         if self.distil and self.teacher == "none":
             raise ValueError(f"phase {self.name!r} distils without a teacher")
 
@@ -55,13 +55,13 @@ TUTORING = Phase("tutoring", teacher="frozen", distil=1.0)
 
 @dataclass(frozen=True)
 class Method:
-    """A way to train.
+    """A training method.
 
     Attributes
     ----------
-    phases : in their order; none where nothing is trained
-    quantises : the student is quantised, from a network trained in float
-    teaches_itself : a study takes the student's own float network as the teacher
+    phases : in their order; empty if nothing is trained
+    quantises : whether the student is quantised, starting from a network trained in float
+    teaches_itself : whether a study uses the student's own float network as the teacher
     """
 
     phases: tuple[Phase, ...]
@@ -87,7 +87,7 @@ METHODS = {
 
 
 def epochs_of(phases: tuple[Phase, ...], epochs: int) -> list[Phase]:
-    """Return the phase of every epoch: the shares, rounded so that each phase has an epoch.
+    """Return the phase of every epoch, by the phases' shares; each phase has at least one epoch.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def epochs_of(phases: tuple[Phase, ...], epochs: int) -> list[Phase]:
     if not phases:
         return []
     if epochs < len(phases):
-        raise ValueError(f"{epochs} epochs for {len(phases)} phases; each needs one")
+        raise ValueError(f"{epochs} epochs for {len(phases)} phases; each needs at least one")
     total, share = sum(phase.share for phase in phases), 0.0
     plan: list[Phase] = []
     for index, phase in enumerate(phases):
@@ -117,13 +117,14 @@ def phase_losses(
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the student's and, where it learns, the teacher's loss (see `Phase`), batch means.
+    """Return the student's loss and that of a teacher that learns (see `Phase`), batch means.
 
     Parameters
     ----------
-    student, teacher : logits [N, classes]; each is a constant in the other's loss
-    labels : [N], or soft ones [N, classes] that add up to 1
-    class_weights : [classes], of the cross entropy with the labels
+    student, teacher : logits (N, classes); each is a constant in the other's loss
+    labels : int64 (N,), or soft labels (N, classes), whose rows add up to 1
+    temperature : tau of the distillation
+    class_weights : (classes,), of the cross entropy with the labels
     """
     loss = student.new_zeros(())
     if phase.labels:
@@ -142,11 +143,17 @@ def phase_losses(
 def cross_entropy(
     logits: Tensor, labels: Tensor, label_smoothing: float, class_weights: Tensor | None
 ) -> Tensor:
-    """Return the mean cross entropy of images, each weighted by its class.
+    """Return the mean cross entropy of the images, each weighted by its class.
 
-    PyTorch divides by the sum of a batch's weights where labels are numbers, so that processes that
-    have slices of a batch would not find what one finds; where they are soft by the number of
-    images, which is taken here.
+    The sum is divided by the number of images, as PyTorch does for soft labels. For integer labels
+    PyTorch divides by the sum of the batch's weights, so that processes with slices of a batch
+    would not compute the same as one process.
+
+    Parameters
+    ----------
+    logits : (N, classes)
+    labels : int64 (N,), or soft labels (N, classes)
+    class_weights : (classes,), or None for equal weights
     """
     if class_weights is not None and labels.ndim == 1:
         labels = F.one_hot(labels, logits.shape[1]).to(class_weights.dtype)
@@ -154,7 +161,15 @@ def cross_entropy(
 
 
 def distillation(target: Tensor, learner: Tensor, temperature: float) -> Tensor:
-    """Return ``tau^2 * KL(p_target || p_learner)``, p = softmax(logits / tau) (Hinton 2015)."""
+    """Return ``tau^2 * KL(p_target || p_learner)`` with ``p = softmax(logits / tau)``.
+
+    It is the mean over the batch, after Hinton et al. 2015, arXiv:1503.02531.
+
+    Parameters
+    ----------
+    target, learner : logits (N, classes)
+    temperature : tau
+    """
     target, learner = target / temperature, learner / temperature
     divergence = F.kl_div(
         F.log_softmax(learner, 1), F.log_softmax(target, 1), reduction="batchmean", log_target=True

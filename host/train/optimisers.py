@@ -1,4 +1,4 @@
-"""The optimisers of a run, and the learning rates on the way through it."""
+"""Optimisers of a run and the schedule of their learning rates."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from tutelage.host.train.student_kinds import QuantisedStudent
 def make_optimisers(
     config: Config, student: nn.Module, teacher: nn.Module | None
 ) -> dict[str, torch.optim.Optimizer]:
-    """Return SGD for weights (decay on kernels), Adam for thresholds, SGD for a learning teacher.
+    """Return the optimisers by name.
 
-    They are named "student", "thresholds" (of a quantised student) and "teacher".
+    "student" is SGD for the weights, with weight decay on the kernels; "thresholds" Adam for the
+    thresholds of a quantised student; "teacher" SGD for a teacher that learns.
     """
     training = config.training
     thresholds = cast("QuantisedStudent", student).thresholds() if config.quantises else {}
@@ -42,7 +43,10 @@ def _sgd(
 
 
 def learning_rates(training: Training, progress: float) -> dict[str, float]:
-    """Return the rate of each optimiser at `progress` (0..1): linear warm-up, then a cosine."""
+    """Return the learning rate of each optimiser at `progress` (0..1) of the run.
+
+    It is a cosine from the peak to zero, multiplied by a linear warm-up.
+    """
     factor = 0.5 * (1 + math.cos(math.pi * progress))
     factor *= min(1.0, (progress + 1e-3) / training.warmup) if training.warmup else 1.0
     peaks = {"student": training.lr, "teacher": training.teacher_lr}

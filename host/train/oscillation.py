@@ -1,9 +1,9 @@
-"""Weights that oscillate between two levels: Nagel et al. 2022, arXiv:2203.11086.
+"""Damping and freezing of weights that oscillate between two levels.
 
-The straight-through estimator moves a weight whose best value lies between two levels to and fro
-over the border between them, and norms and other weights see noise. Damping pulls weights to the
-middle of their level (section 4.1); freezing fixes at its most frequent level a weight that
-oscillates often (section 4.2, algorithm 1).
+With the straight-through estimator a weight whose best value is between two levels crosses the
+border between them again and again, which is noise for norms and other weights. Damping pulls
+weights to the centre of their level; freezing fixes a weight that oscillates often at its most
+frequent level (Nagel et al. 2022, arXiv:2203.11086, section 4.1, and section 4.2 with algorithm 1).
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from tutelage.host.quantise.student import Student
 
 
 def damping(student: Student) -> Tensor:
-    """Return the sum of (q(w) - clip(w))^2 over all weights, with a gradient to w alone.
+    """Return the sum of (q(w) - clip(w))^2 over all weights, a scalar.
 
-    w are the weights as they are deployed, norms folded, q(w) those rounded to their levels and
-    clip(w) those limited to the range of the levels, so that clipped weights are left alone.
+    w are the weights with folded norms, as they are deployed, q(w) are w rounded to their levels,
+    and clip(w) are w limited to the range of the levels, so that clipped weights are not damped.
+    The gradient flows through clip(w) only. Nagel et al. 2022, section 4.1.
     """
     points = student.points().weights
     total = student.log2_t.new_zeros(())
@@ -41,22 +42,21 @@ def rising(progress: float) -> float:
 
 
 class Freezing(nn.Module):
-    """Finds the weights of a student that oscillate, and holds them.
+    """Detector of oscillating weights of a student, which it then freezes.
 
-    A weight oscillates in a step where its integer changes in the other direction than at its last
-    change. ``f = m o + (1 - m) f`` is how often it does, o being 1 in such a step; where f is above
-    the threshold, the weight is held from then on at the integer nearest to the moving average of
-    its integers, whatever becomes of the step size.
+    A weight oscillates in a step in which its integer changes in the opposite direction to its last
+    change. Its frequency is ``f = m o + (1 - m) f``, with o = 1 in such a step and else 0. Once f
+    exceeds the threshold, the weight stays at the integer nearest to the moving average of its
+    integers, even if the step size changes. Nagel et al. 2022, algorithm 1.
+
+    The state is in buffers for each layer, float32 of the shape of its weights: `last` integers,
+    `direction` of the last change, `often` (f), `average` of the integers, and the integer at which
+    a weight is `held` (NaN: it is not frozen).
 
     Parameters
     ----------
-    student : whose weights are watched
+    student : student to watch
     momentum : m, of both averages
-
-    Attributes
-    ----------
-    state is in buffers by layer, float32 of the shape of the weights: `last` integers, `direction`
-    of the last change, `often` (f), `average` of the integers, `held` (NaN: it is free)
     """
 
     def __init__(self, student: Student, momentum: float = 0.01) -> None:
@@ -79,11 +79,11 @@ class Freezing(nn.Module):
 
     @torch.no_grad()
     def hold(self, student: Student, threshold: float) -> None:
-        """Take note of a step that was made, and put back the weights that are held.
+        """Update the frequencies after a step of training, and restore frozen weights.
 
         Parameters
         ----------
-        threshold : of f, above which a weight is held from now on
+        threshold : of f, in oscillations per step; weights above it are frozen
         """
         points, m = student.points().weights, self._momentum
         integers_of = self._integers(student)
@@ -107,7 +107,7 @@ class Freezing(nn.Module):
 
 
 def _put(conv: Conv, weights: Tensor, chosen: Tensor) -> None:
-    """Let a layer's chosen weights be these when its norm is folded."""
+    """Set chosen weights of a layer so that they have these values once its norm is folded."""
     before, (folded, bias) = conv.weight.clone(), conv.folded()
     conv.set_folded(torch.where(chosen, weights, folded), bias)
     conv.weight.copy_(torch.where(chosen, conv.weight, before))

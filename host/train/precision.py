@@ -1,4 +1,4 @@
-"""In how many bits a run computes."""
+"""Floating-point precision of a run."""
 
 from __future__ import annotations
 
@@ -12,18 +12,26 @@ from tutelage.host.train.config import Config, ConfigError
 
 
 def make_accelerator(config: Config) -> Accelerator:
-    """Return one for the GPU where there is one; raises ConfigError for float16 without."""
+    """Return an Accelerator for the GPU if there is one, else for the CPU.
+
+    Raises
+    ------
+    ConfigError
+        The configuration has float16, and there is no GPU.
+    """
     wanted = config.training.mixed_precision
     if wanted == "fp16" and not torch.cuda.is_available():
-        raise ConfigError('mixed_precision "fp16" needs a GPU; there is none ("bf16" does not)')
+        raise ConfigError(
+            '[training] mixed_precision "fp16" needs a GPU, and there is none: give "bf16" or "no"'
+        )
     # bfloat16 needs no scaling of gradients, only `autocast`; and a process that has had one
-    # Accelerator cannot make one of another precision.
+    # Accelerator cannot create one of another precision.
     scaled = wanted if wanted == "fp16" else "no"
     return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=scaled)
 
 
 def autocast(config: Config, accelerator: Accelerator) -> AbstractContextManager[Any]:
-    """Return what networks other than quantised students compute in."""
+    """Return the context in which teachers and float networks compute."""
     if config.training.mixed_precision == "bf16":
         return torch.autocast(accelerator.device.type, torch.bfloat16)
     return accelerator.autocast()

@@ -1,6 +1,7 @@
-"""What a run shows: a Rich progress bar on a terminal, TensorBoard beside it, or nothing.
+"""Progress display: a Rich progress bar on a terminal, with TensorBoard, or nothing.
 
-`Terminal` is for training; `Steps` and `stepped` are for benchmarks, which a bar must not disturb.
+`Terminal` is for training; `Steps` and `stepped` are for benchmarks, where drawing must not disturb
+the measurement.
 """
 
 from __future__ import annotations
@@ -22,29 +23,38 @@ _JUDGED = {
     "validation_accuracy": "validation", "accuracy": "test",
     "validation_teacher_accuracy": "teacher", "teacher_accuracy": "teacher",
 }  # fmt: skip
-"""What an epoch's row says of images that nothing is learnt from, and its name in a line."""
+"""Columns of the log with accuracies on validation or test images, and their names in a line."""
 
 
 class Progress(Protocol):
-    """Told of every stretch of a run."""
+    """Interface of a display that `tutelage.host.train.loop.train` notifies."""
 
     def begin(self, method: str, epochs: int, done: int) -> None:
-        """A run starts, `done` of its `epochs` being done."""
+        """A run starts, of whose `epochs` `done` are finished already."""
 
     def step(
         self, step: int, steps: int, phase: str, totals: list[float], images: int, start: float
     ) -> None:
-        """Some steps of an epoch are done; `totals` are loss, right answers and images so far."""
+        """Some steps of an epoch are finished.
+
+        Parameters
+        ----------
+        step, steps : finished steps of this epoch, and all
+        phase : name of the phase
+        totals : sums of the losses, correct predictions and images so far, of this process
+        images : images so far, of all processes
+        start : when the epoch started, in seconds of time.monotonic()
+        """
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """An epoch is done; `row` is its line of the log."""
+        """An epoch is finished; `row` is its line of the log."""
 
     def end(self) -> None:
         """The run is over."""
 
 
 class Silent:
-    """Shows nothing."""
+    """Progress that displays nothing."""
 
     def begin(self, method: str, epochs: int, done: int) -> None: ...
 
@@ -58,7 +68,13 @@ class Silent:
 
 
 class Terminal:
-    """A bar with phase, loss, accuracy, images/s and the time left; a line per epoch."""
+    """Progress bar with phase, loss, accuracy, images/s and the time left, and a line per epoch.
+
+    Parameters
+    ----------
+    console : console to print to; standard output by default
+    tensorboard : directory for TensorBoard's event files; None writes none
+    """
 
     def __init__(self, console: Console | None = None, tensorboard: Path | None = None) -> None:
         self._console = console or Console()
@@ -115,15 +131,15 @@ class Terminal:
 
 
 class Steps:
-    """A bar on standard error with the step under way and the time left; nothing elsewhere.
+    """Progress bar on standard error with the current step and the time left.
 
-    It is drawn when a step begins and not in between: what is measured meanwhile has the machine
-    to itself. On what is no terminal nothing is written.
+    It is drawn only when a step begins, so that it does not disturb what the step measures. If
+    standard error is not a terminal, nothing is written.
 
     Parameters
     ----------
     total : number of steps
-    console : where the bar goes
+    console : console to draw on; standard error by default
     """
 
     def __init__(self, total: int, console: Console | None = None) -> None:
@@ -144,14 +160,14 @@ class Steps:
         self._bar.stop()
 
     def begin(self, text: str) -> None:
-        """Show that a step begins, and with it that the one before is done."""
+        """Display that a step begins and the previous one is finished."""
         self._bar.update(self._task, completed=self._begun, description=shown(text, 60))
         self._bar.refresh()
         self._begun += 1
 
 
 def stepped(name: str, items: Sequence[_Item]) -> Iterator[_Item]:
-    """Yield the items one by one, with `Steps` meanwhile."""
+    """Yield the items, displaying each as a step of `Steps` named `name`."""
     with Steps(len(items)) as steps:
         for item in items:
             steps.begin(name)
@@ -159,7 +175,7 @@ def stepped(name: str, items: Sequence[_Item]) -> Iterator[_Item]:
 
 
 def _board(folder: Path | None) -> Any:
-    """TensorBoard's writer, or None where none is wanted or the package is missing."""
+    """Return TensorBoard's writer; None without a folder or without the package."""
     if folder is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""results.json of a training run: how good its network is, by class."""
+"""results.json of a training run: the accuracy of its network, by class."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _WORST_SHOWN = 3
 
 @dataclass(frozen=True)
 class ClassResult:
-    """One class of the test set.
+    """Results of one class of the test set.
 
     Attributes
     ----------
-    name : distinct among the classes
-    images, correct : how many test images are of this class, and are taken for it
+    name : name of the class, unique in the list
+    images, correct : number of test images of this class, and how many of them are predicted right
     accuracy : in percent; None without images
-    predicted : by class, how many of the images are taken for it, the most frequent first: a row of
-        the confusion matrix without its zeros
+    predicted : predicted class -> number of images, the most frequent first: a row of the confusion
+        matrix without its zeros
     """
 
     name: str
@@ -41,18 +41,19 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class RunResults:
-    """What a run ended with, on the test set.
+    """Results of a run on the test set.
 
     Attributes
     ----------
-    method : of the run
-    epochs : that it trained
-    kept_epoch : whose weights it kept, counted from 1; 0 where nothing was trained
-    images : of the test set that could be read
-    accuracy, top5_accuracy : in percent of them; top-5 where there are more than ten classes
-    validation_accuracy : of the kept weights, in percent, where there are images for validation
-    teacher_accuracy : in percent, where a teacher learnt
-    classes : in their order
+    method : method of the run
+    epochs : number of epochs
+    kept_epoch : epoch whose weights were saved, counted from 1; 0 if nothing was trained
+    images : number of test images that could be read
+    accuracy : top-1 accuracy on these images, in percent
+    top5_accuracy : top-5 accuracy, in percent; None with ten classes or fewer
+    validation_accuracy : of the saved weights, in percent; None without validation images
+    teacher_accuracy : of a teacher that was trained, in percent; else None
+    classes : results by class, in the order of the labels
     """
 
     method: str
@@ -66,11 +67,11 @@ class RunResults:
     classes: list[ClassResult]
 
     def table(self) -> dict[str, Any]:
-        """Return the content of the file."""
+        """Return the content of results.json."""
         return asdict(self)
 
     def confusion(self) -> np.ndarray:
-        """Return the confusion matrix, int64: of row i's images column j's class was found."""
+        """Return the confusion matrix, int64 (classes, classes): true class by predicted class."""
         numbers = {one.name: number for number, one in enumerate(self.classes)}
         matrix = np.zeros((len(numbers), len(numbers)), np.int64)
         for row, one in enumerate(self.classes):
@@ -79,7 +80,7 @@ class RunResults:
         return matrix
 
     def worst_line(self) -> str:
-        """Return one line about the classes with the least accuracy; "" where all are right."""
+        """Return one line about the classes with the lowest accuracy; "" without any errors."""
         wrong = [one for one in self.classes if one.correct < one.images]
         wrong.sort(key=lambda one: one.accuracy or 0.0)
         return ", ".join(_described(one) for one in wrong[:_WORST_SHOWN])
@@ -93,7 +94,7 @@ def _described(one: ClassResult) -> str:
 
 
 def class_results(classes: Sequence[str], found: Evaluation) -> list[ClassResult]:
-    """Return what an evaluation says of each class."""
+    """Return the results of each class from an evaluation."""
     names = distinct_labels(classes)
     pairs, counts = np.unique(
         found.labels.numpy() * len(names) + found.predicted.numpy(), return_counts=True
@@ -116,7 +117,7 @@ def _by_count(item: tuple[int, int]) -> tuple[int, int]:
 
 
 def write_run_results(folder: Path, results: RunResults) -> None:
-    """Write results.json, in one step; raises OSError."""
+    """Write results.json to a run's folder, atomically; raise OSError if that fails."""
     write_file(folder / RESULTS, json_text(results.table()))
 
 
@@ -126,6 +127,6 @@ def read_run_results(folder: Path) -> RunResults:
     Raises
     ------
     ResultsError
-        It is missing, or not one.
+        The file is missing, or is not the results of a run.
     """
     return read_results(RunResults, folder / RESULTS, "the results of a training run")

@@ -28,20 +28,20 @@ def run_config(
     Parameters
     ----------
     config : a run's TOML file (host/train/config.py documents it), or its tables
-    output : directory of checkpoints, log and result
-    resume : go on from the last checkpoint where there is one
-    progress : what is shown meanwhile, such as `tutelage.host.train.progress.Terminal`
+    output : directory for checkpoints, log and results
+    resume : continue from the last checkpoint if there is one
+    progress : displays the progress, such as `tutelage.host.train.progress.Terminal`
 
     Returns
     -------
-    accuracies in percent of the test set, the history by epoch, and seconds
+    accuracies on the test set in percent, the history by epoch, and the duration in seconds
 
     Raises
     ------
-    ConfigError, DataError, CheckpointError
-        The run cannot be started, or the checkpoint is of another one.
+    ConfigError, DataError, CheckpointError, NetworkError
+        The run cannot be started, or the checkpoint is of another configuration.
     Interrupted
-        Ctrl-C.
+        Ctrl-C was pressed.
     """
     tables = make_config(config) if isinstance(config, Mapping) else read_config(Path(config))
     return train(tables, Path(output), resume, progress)

@@ -1,4 +1,4 @@
-"""The data sets that a run's configuration names."""
+"""Data sets of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tutelage.host.train.labelling import labelled
 
 
 class RunData(NamedTuple):
-    """What a run learns from, is judged by at its end, and meanwhile where that is another."""
+    """Data sets of a run: to train on, to test on at its end, and to evaluate on until then."""
 
     train: DataSet
     test: DataSet
@@ -23,7 +23,7 @@ class RunData(NamedTuple):
 
 
 def load_data(config: Config) -> tuple[DataSet, DataSet]:
-    """Return all training images, with those for validation, and the test set.
+    """Return all training images, including those for validation, and the test set.
 
     Raises
     ------
@@ -35,9 +35,16 @@ def load_data(config: Config) -> tuple[DataSet, DataSet]:
 
 
 def load_split(config: Config, split: str) -> DataSet:
-    """Return all images of "train" or "test"; raises DataError.
+    """Return all images of the split "train" or "test".
 
-    Images without labels get those of the student's float network.
+    Images without labels get the predictions of the student's float network.
+
+    Raises
+    ------
+    DataError
+        The data set cannot be used.
+    ConfigError, NetworkError, CheckpointError
+        See `tutelage.host.train.labelling.labelled`.
     """
     data = config.data
     path = Path(data.path).expanduser() if data.path else None
@@ -52,7 +59,7 @@ def run_data(config: Config, loaded: tuple[DataSet, DataSet] | None = None) -> R
 
     Parameters
     ----------
-    loaded : what `load_data` returns, where it is there already
+    loaded : the result of `load_data`, if it has been called already
 
     Raises
     ------
@@ -70,6 +77,8 @@ def run_data(config: Config, loaded: tuple[DataSet, DataSet] | None = None) -> R
     seed = config.seed if own < 0 else own
     held = torch.from_numpy(is_held_out(train.labels.numpy(), held_out, seed))
     if not held.any():
-        raise DataError(f"no class has the two images that validation = {held_out:g} needs")
+        raise DataError(
+            f"[data] validation = {held_out:g} needs a class with two images; no class has two"
+        )
     rows = torch.arange(len(train))
     return RunData(train.subset(rows[~held]), test, train.subset(rows[held]))

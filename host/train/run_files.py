@@ -1,4 +1,4 @@
-"""The files of a run: checkpoint, log, the best weights, and what it ends with."""
+"""Files of a run: checkpoint, log, best weights and final weights."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ CHECKPOINT, BEST, STUDENT, TEACHER, LOG = (
 
 
 class RunFiles:
-    """Reads and writes the files of one run.
+    """Reader and writer of the files of one run.
 
     Parameters
     ----------
     folder : of the run
     config : of the run
-    networks : what learns by its name, "student" and where it learns "teacher", as it is without
-        several processes
+    networks : the modules to save by name: "student", "teacher" if it learns, and others that have
+        state; without wrappers for several processes
     optimisers : by name
     """
 
@@ -54,23 +54,25 @@ class RunFiles:
         _write_log(self.folder / LOG, history)
 
     def resume(self) -> tuple[int, list[dict[str, Any]]]:
-        """Go back to where the last checkpoint was written; return its epoch and history.
+        """Load the last checkpoint; return its epoch and history.
 
         Raises
         ------
         CheckpointError
-            It is of another configuration.
+            The checkpoint cannot be read, or is of another configuration.
         ConfigError
-            Its configuration is not one.
+            The configuration in the checkpoint is not valid.
         """
         path = self.folder / CHECKPOINT
         parts, state = checkpoint.load(path)
-        # By today's defaults, which an older version's checkpoint may lack.
+        # With current defaults for keys that an older version's checkpoint lacks.
         before = asdict(make_config(state["config"], str(path)))
         other = [k for k, v in asdict(self._config).items() if before[k] != v]
         if other:
-            text = f"{path}: of a run with another {', '.join(other)}; take another --output"
-            raise checkpoint.CheckpointError(text)
+            raise checkpoint.CheckpointError(
+                f"{path}: the checkpoint of a run with another {', '.join(other)}: give another "
+                "--output"
+            )
         for name, network in self._networks.items():
             checkpoint.put(network, parts[name], path)
         for name, optimiser in self._optimisers.items():
@@ -78,32 +80,32 @@ class RunFiles:
         return state["epoch"], state["history"]
 
     def save_best(self, epoch: int) -> None:
-        """Write the weights that are the best so far."""
+        """Write the current weights as the best so far."""
         parts = {name: network.state_dict() for name, network in self._networks.items()}
         checkpoint.save(self.folder / BEST, parts, {"epoch": epoch})
 
     @property
     def has_best(self) -> bool:
-        """Whether the best weights are there."""
+        """Whether the file of the best weights exists."""
         return (self.folder / BEST).exists()
 
     def take_best(self) -> None:
-        """Go back to the weights that were the best.
+        """Load the best weights.
 
         Raises
         ------
         CheckpointError
-            They are not there.
+            Their file is missing or damaged.
         """
         for name, network in self._networks.items():
             checkpoint.load_weights(network, self.folder / BEST, name)
 
     def finish(self, accuracies: Mapping[str, float | None]) -> None:
-        """Write each network for use, under the name by which any run starts from it.
+        """Write the final weights, student.safetensors and teacher.safetensors.
 
         Parameters
         ----------
-        accuracies : in percent of the test set, by the networks' names
+        accuracies : on the test set, in percent, by the networks' names
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, file in (("student", STUDENT), ("teacher", TEACHER)):
@@ -114,7 +116,7 @@ class RunFiles:
 
 
 def _write_log(path: Path, history: list[dict[str, Any]]) -> None:
-    """The history as CSV, atomically."""
+    """Write the history as CSV, atomically."""
     columns = list(dict.fromkeys(key for row in history for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns)

@@ -1,10 +1,10 @@
-"""Seeds of a run's random numbers."""
+"""Seeds of the random numbers of a run."""
 
 from __future__ import annotations
 
 
 def seed_of(seed: int, epoch: int, purpose: str, process: int = 0) -> int:
-    """Return a seed of its own for each epoch, purpose and process."""
+    """Return a separate seed for each epoch, purpose and process, 0 to 2^63 - 1."""
     mixed = seed
     for value in (epoch, sum(purpose.encode()), process):
         # Multiplier and increment of Knuth's MMIX generator.

@@ -1,4 +1,4 @@
-"""The quantisers that a run can train with, by the name in its configuration."""
+"""Quantisers that a run can train with, by their name in its configuration."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tutelage.host.quantise.student import Student
 
 
 class QuantisedStudent(Protocol):
-    """What training asks of a quantised network beyond nn.Module."""
+    """Interface of a quantised network that training needs beyond nn.Module."""
 
     def freeze_norms(self, frozen: bool) -> None:
-        """Let batch norms use (and keep) their running statistics, as they are deployed."""
+        """Let batch norms use, and not update, their running statistics, as when deployed."""
 
     def thresholds(self) -> dict[str, nn.Parameter]:
-        """Return the parameters that are logarithms of thresholds, by name."""
+        """Return the parameters that are log2 of thresholds, by name."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,13 @@ class StudentKind:
 
     Attributes
     ----------
-    make : from a network trained in float, the (C, H, W) of its images, bit widths, the images' fix
-        point and what to replace (`tutelage.host.quantise.trace.trace`); gives an nn.Module that
-        is a QuantisedStudent. Raises ValueError or ImportError
-    prepare : quantises it from images (N, C, H, W), without training; None where training's first
-        steps do
-    has_dpu_form : a DPU computes what it computes
+    make : returns the student, an nn.Module that is a QuantisedStudent, from a network trained in
+        float, the (C, H, W) of its images, the bit widths, the images' fix point and the
+        activations to replace (`tutelage.host.quantise.trace.trace`). Raises ValueError or
+        ImportError
+    prepare : calibrates a student with inputs (N, C, H, W), before training; None if the first
+        steps of training do so
+    has_dpu_form : whether the student's arithmetic is the DPU's
     """
 
     make: Callable[[nn.Module, tuple[int, int, int], Bits, int, Mapping[str, str]], nn.Module]

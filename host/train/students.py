@@ -1,4 +1,4 @@
-"""The networks that a configuration names, for the images and classes of a data set."""
+"""Networks of a configuration, made for the images and classes of a data set."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from tutelage.host.train.features import layers_with_values_of
 from tutelage.host.train.student_kinds import STUDENT_KINDS, QuantisedStudent
 
 _CLASSES_SHOWN = 3
-"""Of the names of classes, in a message."""
+"""Most names of classes in a message."""
 
 _OTHER_CHANNELS = {1: 3, 3: 1}
-"""Of grey images and of those in colour."""
+"""Channels of colour images for those of grey ones, and the other way round."""
 
 
 def make_network(spec: Network, data: DataSet) -> nn.Module:
-    """Return a float network for the images and classes of `data`, without its weights.
+    """Return a float network for the images and classes of `data`, without loading its weights.
 
-    Its function gets `in_channels` and `num_classes` where it takes them.
+    The network's function gets `in_channels` and `num_classes` if it has such parameters.
 
     Raises
     ------
     NetworkError
-        There is no such network, or it gives something else than a value for each class.
+        There is no such network, or its output is not one value for each class.
     """
     classes = len(data.classes)
     offered = {"in_channels": data.shape[0], **({"num_classes": classes} if classes else {})}
@@ -46,22 +46,22 @@ def make_network(spec: Network, data: DataSet) -> nn.Module:
     outputs = count_outputs(network, spec.network, data.shape)
     if classes and outputs != classes:
         raise NetworkError(
-            f"network {spec.network!r} gives {counted(outputs, 'value')} for an image, the data "
-            f"has {classes} classes: give the network {classes} outputs, or data with {outputs} "
-            "classes"
+            f"network {spec.network!r} returns {counted(outputs, 'value')} for an image, but the "
+            f"data has {classes} classes: give the network {classes} outputs, or data with "
+            f"{outputs} classes"
         )
     return network
 
 
 def trained_network(spec: Network, data: DataSet) -> nn.Module:
-    """Return a float network as `make_network` does, with the weights that it starts from.
+    """Return a float network as `make_network` does, with its initial weights.
 
     Raises
     ------
     NetworkError
         See `make_network`.
     CheckpointError
-        The weights cannot be read, or do not fit.
+        The weights cannot be read, or do not fit the network.
     """
     network = make_network(spec, data)
     load_weights(network, spec, data.shape, data.classes)
@@ -71,17 +71,17 @@ def trained_network(spec: Network, data: DataSet) -> nn.Module:
 def load_weights(
     network: nn.Module, spec: Network, shape: tuple[int, int, int], classes: Sequence[str] = ()
 ) -> None:
-    """Put the weights that a network starts from into it, where there are any.
+    """Load the initial weights of `spec` into a network, if it has any.
 
     Parameters
     ----------
-    shape : (C, H, W) of its images
-    classes : of the data, where it has labels or a list of names
+    shape : (C, H, W) of the network's images
+    classes : names of the data's classes, if known; for the error message
 
     Raises
     ------
     CheckpointError
-        They cannot be read, or do not fit.
+        The weights cannot be read, or do not fit the network.
     """
     if not spec.weights:
         return
@@ -97,15 +97,15 @@ def load_weights(
 def _other_classes(
     error: weights.MisfitError, there: int, here: int, classes: Sequence[str]
 ) -> str:
-    """Say that weights are for another number of classes."""
+    """Return the message for weights of a network with another number of classes."""
     layer = next(iter(error.fit.misshapen)).rpartition(".")[0]
-    start = f"{error.path}: these are the weights of {there} classes"
+    start = f"{error.path}: the weights are for {there} classes"
     if len(classes) == here:
         names = shown(", ".join(classes[:_CLASSES_SHOWN]), 120)
         more = ", ..." if here > _CLASSES_SHOWN else ""
         return (
             f"{start}, the images have {here} ({names}{more}): give images of the same classes in "
-            f'the same order, or to train another last layer skip = ["{shown(layer)}."]'
+            f'the same order, or train a new last layer with skip = ["{shown(layer)}."]'
         )
     outputs = counted(here, "output")
     return f"{start}, this network has {outputs}: give it the option for {there} classes"
@@ -113,23 +113,29 @@ def _other_classes(
 
 @torch.no_grad()
 def count_outputs(network: nn.Module, name: str, shape: tuple[int, int, int]) -> int:
-    """Return how many values a network gives for an image (C, H, W), in evaluation mode.
+    """Return how many values a network returns for an image, in evaluation mode.
+
+    Parameters
+    ----------
+    name : of the network, for messages
+    shape : (C, H, W) of the image
 
     Raises
     ------
     NetworkError
-        It is not a network, fails on such an image, or gives something else than a vector.
+        `network` is not an nn.Module, fails on such an image, or does not return a vector.
     """
     if not isinstance(network, nn.Module):
         raise NetworkError(
-            f"network {name!r}: its function gives {type(network).__name__}, not a torch.nn.Module"
+            f"network {name!r}: its function must return a torch.nn.Module, not "
+            f"{type(network).__name__}"
         )
     training = {module: module.training for module in network.modules()}
     network.eval()
     image = torch.zeros(1, *shape)
     try:
         found = network(image)
-    except Exception as error:  # whatever the user's code raises
+    except Exception as error:  # the user's code may raise anything
         raise NetworkError(_failure(network, name, image, error)) from error
     finally:
         for module, mode in training.items():
@@ -137,20 +143,20 @@ def count_outputs(network: nn.Module, name: str, shape: tuple[int, int, int]) ->
     if not isinstance(found, Tensor) or found.dim() != 2:
         given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise NetworkError(
-            f"network {name!r} gives {given} for an image: return its logits, a tensor "
+            f"network {name!r} returns {given} for an image: it must return its logits, a tensor "
             "(images, classes)"
         )
     return found.shape[1]
 
 
 def _failure(network: nn.Module, name: str, image: Tensor, error: Exception) -> str:
-    """Say why a network fails on an image, and what to do."""
+    """Return the message for a network that fails on an image, with a remedy."""
     channels, other = image.shape[1], _OTHER_CHANNELS.get(image.shape[1], 0)
     found = failure(network, [image], error)
     if other and _takes(network, image.new_zeros(1, other, *image.shape[2:])):
         colour = "rgb" if other > 1 else "grey"
         return (
-            f"network {name!r} takes images of {counted(other, 'channel')}, the data's have "
+            f"network {name!r} takes images of {counted(other, 'channel')}, those of the data have "
             f'{channels}: give colour = "{colour}" in [data], or the network an option for its '
             "channels"
         )
@@ -163,24 +169,24 @@ def _takes(network: nn.Module, image: Tensor) -> bool:
     """Whether a network does not fail on an image."""
     try:
         network(image)
-    except Exception:  # whatever the user's code raises
+    except Exception:  # the user's code may raise anything
         return False
     return True
 
 
 def make_student(config: Config, data: DataSet) -> nn.Module:
-    """Return what learns: the float network itself, or its calibrated quantised form.
+    """Return the network to train: the float network, or its calibrated quantised form.
 
     Raises
     ------
     NetworkError, ConfigError, CheckpointError
-        As `student_and_layers`.
+        As for `student_and_layers`.
     """
     return student_and_layers(config, data)[0]
 
 
 def student_and_layers(config: Config, data: DataSet) -> tuple[nn.Module, list[str]]:
-    """Return what `make_student` does, and its layers whose features are compared with a teacher's.
+    """Return the student of `make_student`, and the names of its layers to distil features to.
 
     Raises
     ------
@@ -215,13 +221,13 @@ def student_and_layers(config: Config, data: DataSet) -> tuple[nn.Module, list[s
 
 
 def prepare_epoch(student: nn.Module, training: Training, epoch: int, epochs: int) -> None:
-    """Set what of a quantised student changes in the course of a run, before an epoch of it.
+    """Freeze the norms and round the step sizes of a quantised student, if an epoch requires it.
 
-    A run that is resumed at any epoch goes on as if it had not been stopped.
+    A run that is resumed at any epoch continues as if it had not been stopped.
 
     Parameters
     ----------
-    epoch, epochs : which it is, from 0, and how many there are
+    epoch, epochs : index of the epoch that begins, from 0, and number of epochs
     """
     cast("QuantisedStudent", student).freeze_norms(epoch / epochs >= training.freeze_norms)
     if isinstance(student, Student):

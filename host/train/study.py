@@ -1,10 +1,10 @@
-"""The study: every method at every bit width with every seed, resumable, unattended.
+"""The study: every method at every bit width with every seed; resumable.
 
-Each cell is a run of `tutelage train` in a process of its own, as many at a time as there
-are cores, each on one thread. What is done is in study.csv and is not done again; a cell that
-was killed goes on from its checkpoint. Cells come seed by seed, so that half a study is a study
-with fewer seeds. Workers on several machines share the cells through a storage of Optuna
-(host/train/study_queue.py).
+Each cell is a run of `tutelage train` in a process of its own with one thread; as many run at a
+time as there are cores. The results of finished cells are in study.csv, and these cells are not run
+again; a cell that was killed continues from its checkpoint. The cells are ordered by seed, so that
+an unfinished study is a study with fewer seeds. Workers on several machines share the cells through
+an Optuna storage (host/train/study_queue.py).
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ class Study:
 
     Parameters
     ----------
-    spec : the study file's table
-    output : directory of study.csv, study.md, study.svg and of the runs
+    spec : table of the study's TOML file
+    output : directory for study.csv, study.md, study.svg and the runs
 
     Attributes
     ----------
-    judged_by : "test", or "validation" while the protocol is still chosen: which accuracies are
-        shown. study.csv has both
+    judged_by : which accuracies tables and figures show: "test", or "validation" while the protocol
+        is still being chosen. study.csv has both
 
     Raises
     ------
     ConfigError
         A cell's configuration is wrong.
     KeyError, TypeError, AttributeError, StopIteration, ValueError
-        The table is not that of a study.
+        The table is not a valid study.
     """
 
     def __init__(self, spec: Mapping[str, Any], output: Path) -> None:
         self.spec, self.output = spec, output
         self.judged_by: str = spec.get("judged_by", "test")
         if self.judged_by not in JUDGES:
-            raise ValueError(f"judged_by {self.judged_by!r} is none of {', '.join(JUDGES)}")
+            raise ValueError(f"judged_by {self.judged_by!r} is not one of {', '.join(JUDGES)}")
         self.table = output / "study.csv"
         self.cells = list(cells_of(spec, output / "study"))
         names = {cell.name for cell in self.cells}
@@ -70,12 +70,12 @@ class Study:
     # -- results -------------------------------------------------------------------------
 
     def done(self) -> dict[str, dict[str, str]]:
-        """Return the rows of study.csv that belong to the cells as they are now, by name.
+        """Return the rows of study.csv whose cells have the current settings, by name.
 
         Raises
         ------
         ConfigError
-            study.csv is not a table of a study.
+            study.csv cannot be read as the table of a study.
         """
         if not self.table.exists():
             return {}
@@ -94,7 +94,7 @@ class Study:
 
         Parameters
         ----------
-        results : by cells' names, see `TrainingProcesses.run`
+        results : results of `TrainingProcesses.run` by the cells' names
         """
         rows = self.done()
         for cell in self.cells:
@@ -119,17 +119,19 @@ class Study:
     def run(
         self, jobs: int, limit: int = 0, shared: Shared | None = None
     ) -> Iterator[tuple[StudyCell, dict[str, Any] | str]]:
-        """Run what is not done, `jobs` cells at a time; yields each cell with its result.
+        """Run the remaining cells; yield each with its result.
 
-        A cell that fails gives its error's text; cells that need it are left out.
+        The result of a cell that fails is the text of its error; cells that need it are left out.
 
         Parameters
         ----------
-        shared : the storage where other workers take cells too; None where this is the only one
+        jobs : number of cells to run at a time
+        limit : most cells to run; 0 for all
+        shared : storage through which other workers take cells too; None without other workers
         """
         self.output.mkdir(parents=True, exist_ok=True)
         done = set(self.done())
-        # A float run that is in the table but not on this disk is run again for its weights.
+        # A float run that is in the table but whose weights are not on this disk is run again.
         done -= {c.name for c in self.cells if not c.needs and not self.weights(c.name).exists()}
         runs = TrainingProcesses()
 
@@ -140,16 +142,18 @@ class Study:
             yield from work(cells, train, jobs, limit, runs.end_all)
 
     def weights(self, cell: str) -> Path:
-        """Return where the weights of a cell's run are, by its name."""
+        """Return the path of the weights of a cell, by its name."""
         return self.output / "study" / cell / WEIGHTS
 
     def seconds_left(self, jobs: int) -> float | None:
-        """Return about how long the cells that are not done take, see `study_time`."""
+        """Return an estimate of the remaining time, s, see `study_time`; None if unknown."""
         return seconds_left(self.cells, self.done(), self.spec.get("seconds", {}), jobs)
 
     def judged(self, rows: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-        """Return rows of study.csv with the accuracy that the study is judged by; those that lack
-        it are left out."""
+        """Return rows of study.csv, with the accuracy that `judged_by` selects as "accuracy".
+
+        Rows that lack it are left out.
+        """
         column = JUDGES[self.judged_by]
         return {
             name: {**row, "accuracy": row[column]} for name, row in rows.items() if row.get(column)
@@ -157,7 +161,7 @@ class Study:
 
 
 def read_study(path: Path, output: Path) -> Study:
-    """Return the study of a TOML file.
+    """Read a study from a TOML file.
 
     Raises
     ------
@@ -167,7 +171,7 @@ def read_study(path: Path, output: Path) -> Study:
     spec = read_toml(path)
     try:
         return Study(spec, output)
-    except ConfigError:  # a ValueError that has its text already
+    except ConfigError:  # a ValueError whose text is complete
         raise
     except (KeyError, TypeError, AttributeError, StopIteration, ValueError) as error:
         raise ConfigError(f"{path}: not a study: {type(error).__name__} {error}") from error

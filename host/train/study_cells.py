@@ -1,4 +1,4 @@
-"""The cells of a study: which runs its file asks for, and from which others each starts."""
+"""Cells of a study: its runs, and the runs whose weights each of them starts from."""
 
 from __future__ import annotations
 
@@ -14,15 +14,23 @@ from tutelage.host.train.methods import METHODS, Phase, has_teacher
 from tutelage.host.train.student_kinds import STUDENT_KINDS
 
 WEIGHTS = "student.safetensors"
-"""In a run's directory: what other runs start from."""
+"""File in a run's directory that other runs start from."""
 
 _STARTS = (("student", "weights"), ("teacher", "weights"), ("quantisation", "start"))
-"""Where a configuration has paths of such files."""
+"""Tables and keys of a configuration that have paths of such files."""
 
 
 @dataclass(frozen=True)
 class StudyCell:
-    """One run of the study: its name, its configuration and the runs it starts from."""
+    """One run of the study.
+
+    Attributes
+    ----------
+    name : unique in the study
+    config : tables of the run's configuration
+    facts : columns of study.csv that are known before the run
+    needs : names of the cells that it starts from
+    """
 
     name: str
     config: dict[str, Any]
@@ -31,10 +39,10 @@ class StudyCell:
 
     @property
     def settings(self) -> str:
-        """A short hash of the configuration: a cell whose settings changed is run again.
+        """Short hash of the configuration; a cell whose hash has changed is run again.
 
-        Defaults are left out, so that an option that is added later changes no cell that does not
-        use it. Of the weights that a run starts from only the run's name counts, not its path.
+        Defaults are left out, so that an option that is added later does not change cells that do
+        not use it. Of the paths of initial weights only the run's name is included.
         """
         table = _set_values(make_config(self.config))
         for name, key in _STARTS:
@@ -45,7 +53,7 @@ class StudyCell:
 
 
 def _set_values(config: Any) -> Any:
-    """The values of a dataclass that are not their defaults, its dataclasses as dictionaries."""
+    """Return the values of a dataclass that differ from their defaults, nested ones as dicts."""
     if isinstance(config, list):
         return [_set_values(item) for item in config]
     if not is_dataclass(config):
@@ -60,17 +68,17 @@ def _set_values(config: Any) -> Any:
 
 
 class _Way(NamedTuple):
-    """A way to teach: a row of the study's table.
+    """A way to train, which is a row of the study's table: a method or a variant of one.
 
     Attributes
     ----------
-    title : as tables have it
-    method : of the run, or a peer's name
-    teacher : of `[teachers]`
-    tables : of the configuration, merged into the study's own
-    phases : which of QKD's there are; None: all
-    start : the title of the way whose student of the next more bits this one starts from, its own
-        too; "" for the float student
+    title : name of the row
+    method : of the run, or the name of a quantiser to compare with
+    teacher : name in `[teachers]`
+    tables : tables of the configuration to merge into those of the study
+    phases : names of QKD's phases to keep; None for all
+    start : title of the way whose student with the next higher number of bits this one starts from,
+        possibly its own; "" for the float student
     """
 
     title: str
@@ -82,10 +90,20 @@ class _Way(NamedTuple):
 
 
 def cells_of(spec: Mapping[str, Any], runs: Path) -> Iterator[StudyCell]:
-    """Yield the main teacher, then seed by seed the float student, methods, ablation and variants.
+    """Yield the main teacher, then for each seed the float student, methods, ablation and variants.
 
-    The other teachers come before the first cell that can need them, and what a variant starts
-    from before it.
+    The other teachers come before the first cell that can need them, and each variant after the
+    cells that it starts from.
+
+    Parameters
+    ----------
+    spec : table of the study's TOML file
+    runs : directory of the runs
+
+    Raises
+    ------
+    KeyError, TypeError, AttributeError, ValueError
+        The table is not a valid study.
     """
     main_teacher, *others = spec["teachers"]
     yield _float_teacher(spec, main_teacher)
@@ -105,18 +123,18 @@ def cells_of(spec: Mapping[str, Any], runs: Path) -> Iterator[StudyCell]:
 
 
 def float_student(seed: int) -> str:
-    """Return the name of the cell that trains a seed's student in float."""
+    """Return the name of the cell that trains the float student of a seed."""
     return f"float-student-s{seed}"
 
 
 def _ablated(spec: Mapping[str, Any]) -> Iterator[_Way]:
-    """QKD without some of its phases, at other temperatures, and with other teachers."""
+    """Yield QKD without some of its phases, at other temperatures, and with other teachers."""
     main_teacher, *others = spec["teachers"]
     ablation = spec["ablation"]
     names = [phase.name for phase in METHODS["qkd"].phases]
     for left_out in ablation.get("without", ["co-studying"]):
         if left_out not in names:
-            raise ValueError(f"ablation.without: {left_out!r} is none of {', '.join(names)}")
+            raise ValueError(f"ablation.without: {left_out!r} is not one of {', '.join(names)}")
         phases = [name for name in names if name != left_out]
         yield _Way(f"qkd without {left_out}", "qkd", main_teacher, phases=phases)
     for temperature in ablation.get("temperatures", []):
@@ -127,7 +145,7 @@ def _ablated(spec: Mapping[str, Any]) -> Iterator[_Way]:
 
 
 def _variants(spec: Mapping[str, Any]) -> Iterator[tuple[_Way, Mapping[str, Any]]]:
-    """The ways of `[variants]` with their tables."""
+    """Yield the ways of `[variants]` with their tables."""
     own = {"method", "teacher", "bits", "seeds", "start"}
     for title, table in spec.get("variants", {}).items():
         tables = {key: value for key, value in table.items() if key not in own}
@@ -143,7 +161,7 @@ def _float_teacher(spec: Mapping[str, Any], name: str) -> StudyCell:
 def _float_cell(
     spec: Mapping[str, Any], name: str, network: dict[str, Any], seed: int, role: str
 ) -> StudyCell:
-    """A float run; `role` is whose, "teacher" or "student"."""
+    """Return a float run of the "teacher" or the "student"."""
     data = spec["data"]
     config = {
         "method": "float", "seed": seed, "student": network,
@@ -157,7 +175,7 @@ def _cell(spec: Mapping[str, Any], runs: Path, way: _Way, bits: list[int], seed:
     weights, activations = bits
     method, student = way.method, float_student(seed)
     quantisation: dict[str, Any] = {"weights": weights, "activations": activations}
-    if method in STUDENT_KINDS:  # an outside peer: plain QAT
+    if method in STUDENT_KINDS:  # another quantiser, to compare with: plain QAT
         method, quantisation["quantiser"] = "qat", method
     taught_by_itself = METHODS[method].teaches_itself
     master = student if taught_by_itself else f"float-teacher-{way.teacher}"
@@ -192,14 +210,14 @@ def _name(title: str, bits: list[int], seed: int) -> str:
 
 
 def _wider(spec: Mapping[str, Any], way: _Way, bits: list[int]) -> tuple[str, list[int]] | None:
-    """The title and the bits of what a way starts from: the next more bits that are there.
+    """Return title and bits of the student that a way starts from: the next higher in the study.
 
-    A variant that starts from itself has its method's student before its own first.
+    A variant that starts from itself starts at its highest bit width from its method's student.
 
     Raises
     ------
     ValueError
-        There is no way of that title.
+        The study has no method or variant of that title.
     """
     for start in dict.fromkeys([way.start, way.method] if way.start == way.title else [way.start]):
         variant = spec.get("variants", {}).get(start)
@@ -212,7 +230,7 @@ def _wider(spec: Mapping[str, Any], way: _Way, bits: list[int]) -> tuple[str, li
 
 
 def _qkd_phases(spec: Mapping[str, Any], names: list[str] | None) -> list[dict[str, Any]]:
-    """QKD's phases with the study's shares; only those of some names where these are given."""
+    """Return QKD's phases with the study's shares, limited to some names if these are given."""
     shares = spec.get("qkd_shares", {})
 
     def with_share(phase: Phase) -> dict[str, Any]:

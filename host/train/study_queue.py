@@ -1,8 +1,8 @@
-"""The cells of a study that are still to be run: of one worker, or of several that share them.
+"""Queue of the cells of a study that are still to be run, by one worker or by several.
 
 In a storage each cell is a trial of one Optuna study, with the cell's name and settings as its
-attributes; a changed study file has other settings, hence trials of its own. Of several trials of
-a cell the first that has not failed counts: workers that start together may all add one.
+attributes; a changed study file has other settings, hence trials of its own. Workers that start
+together may each add a trial of the same cell; the first that has not failed counts.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from tutelage.host.train.study import Study
 
 NAME = "tutelage-study"
-_FACTS = ("teacher_accuracy", "validation_accuracy", "seconds")  # of a result, but its accuracy
+_FACTS = ("teacher_accuracy", "validation_accuracy", "seconds")  # of a result, beside its accuracy
 MOST_LOSSES = 3
-"""Workers that may die of a cell, such as for want of memory, before it counts as failed."""
+"""Number of workers that may die while they run a cell, for example for lack of memory, before it
+counts as failed."""
 
 
 class _OwnCells:
-    """The cells of the only worker."""
+    """Queue of the only worker."""
 
     poll_seconds: float | None = None
 
@@ -71,17 +72,17 @@ def own_cells(study: Study, done: set[str]) -> Iterator[_OwnCells]:
 
     Parameters
     ----------
-    done : names of the cells that need not be run
+    done : names of the cells that are finished
     """
     yield _OwnCells(study, done)
 
 
 class _SharedCells:
-    """The cells that several workers take, as one of them sees them.
+    """Queue of one of several workers.
 
     Parameters
     ----------
-    done : names of the cells that need not be run
+    done : names of the cells that are finished
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class _SharedCells:
         self._leases, self._runs = leases, runs
         self.poll_seconds: float | None = leases.poll_seconds
         self._cells = {(cell.name, cell.settings): cell for cell in study.cells}
-        # What failed before is tried again, as by a command of its own.
+        # Cells that failed before this command are tried again, as without a storage.
         self._old = {trial.number for trial in trials_of(trials) if "error" in trial.user_attrs}
         self._taken: dict[str, int] = {}
         self._results: dict[str, dict[str, Any]] = {}
@@ -115,7 +116,7 @@ class _SharedCells:
 
     def is_open(self) -> bool:
         left_out = set(self._failed)
-        for cell in self._study.cells:  # what a cell needs is in front of it
+        for cell in self._study.cells:  # a cell comes after those that it needs
             if left_out & set(cell.needs):
                 left_out.add(cell.name)
         return any(c.name not in self._done and c.name not in left_out for c in self._study.cells)
@@ -141,7 +142,7 @@ class _SharedCells:
         self._study.record(self._results)
 
     def _look(self) -> None:
-        """Read what the workers have done, and add the trials that are wanting."""
+        """Read the results of the workers, and add trials for cells that have none."""
         if self._leases.take_back(self._sort()):
             self._sort()
         wanting = [
@@ -159,7 +160,7 @@ class _SharedCells:
             self._sort()
 
     def _sort(self) -> list[FrozenTrial]:
-        """Sort the trials by what became of them; return all."""
+        """Sort the trials into finished, failed and live ones; return all."""
         from optuna.trial import TrialState
 
         trials = trials_of(self._trials)
@@ -190,12 +191,12 @@ class _SharedCells:
         return self._cells.get((name, settings))
 
     def _is_ready(self, cell: StudyCell) -> bool:
-        """Whether everything that a cell needs is done, and its weights are on this disk.
+        """Whether all cells that a cell needs are finished, and their weights are on this disk.
 
         Raises
         ------
         StorageError
-            They are still not there long after.
+            Weights have been missing for longer than a lease.
         """
         if not set(cell.needs) <= self._done:
             return False
@@ -204,8 +205,8 @@ class _SharedCells:
             since = self._missing.setdefault(name, time.monotonic())
             if time.monotonic() - since > self._leases.seconds:
                 raise StorageError(
-                    f"{self._study.weights(name)}: not there, though the storage has the result of "
-                    f"{name}; --output must be one directory that all machines share"
+                    f"{self._study.weights(name)}: no such file, though the storage has the result "
+                    f"of {name}: --output must be a directory that all machines share"
                 )
         return not absent
 
@@ -229,8 +230,10 @@ def shared_cells(
 
     Parameters
     ----------
-    done : names of the cells that need not be run
-    runs : of this worker; a cell that others have taken over meanwhile is ended there
+    done : names of the cells that are finished
+    shared : the storage
+    runs : training processes of this worker; that of a cell that another worker has taken over is
+        ended
 
     Raises
     ------

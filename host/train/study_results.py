@@ -1,4 +1,4 @@
-"""What a study found: accuracies by method and bit width, as a table and as a figure."""
+"""Results of a study: accuracies by method and bit width, as a table and as a figure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from tutelage.host.train.methods import METHODS
 
 
 def summary(rows: Mapping[str, Mapping[str, str]]) -> dict[tuple[str, str], list[float]]:
-    """Return accuracies by (method, "W4A4"), one per seed; float runs by their cell's name."""
+    """Return accuracies in percent by (method, "W4A4"), one per seed.
+
+    Float runs have the bits "float"; those of teachers have the cell's name as their method.
+    """
     found: dict[tuple[str, str], list[float]] = {}
     for name, row in rows.items():
         bits = f"W{row['weights']}A{row['activations']}" if row["weights"] else "float"
@@ -22,11 +25,12 @@ def summary(rows: Mapping[str, Mapping[str, str]]) -> dict[tuple[str, str], list
 
 
 def markdown(rows: Mapping[str, Mapping[str, str]], images: str = "test") -> str:
-    """Return a table of mean and deviation over the seeds, in percent.
+    """Return a Markdown table of mean and standard deviation over the seeds, in percent.
 
     Parameters
     ----------
-    images : which images the accuracies are of: "test" or "validation"
+    rows : rows of study.csv by the cells' names
+    images : the images that the accuracies are for, "test" or "validation"
     """
     found = summary(rows)
     columns = sorted({bits for _, bits in found}, key=lambda b: (b != "float", b))
@@ -47,7 +51,7 @@ def _mean(values: list[float]) -> str:
 
 
 def plot(rows: Mapping[str, Mapping[str, str]], path: Path, images: str = "test") -> None:
-    """Write the figure to a file."""
+    """Write the figure of `figure` to a file, in the format of its suffix."""
     import matplotlib.pyplot as plt
 
     drawn = figure(rows, images)
@@ -56,11 +60,13 @@ def plot(rows: Mapping[str, Mapping[str, str]], path: Path, images: str = "test"
 
 
 def figure(rows: Mapping[str, Mapping[str, str]], images: str = "test") -> Any:
-    """Draw accuracy over bit width, a line per method; the float networks' lines are dashed.
+    """Return a matplotlib figure of accuracy by bit width, with a line per method.
+
+    Dashed lines are the float networks'.
 
     Parameters
     ----------
-    images : as of `markdown`
+    rows, images : as for `markdown`
     """
     import matplotlib
 
@@ -80,7 +86,7 @@ def figure(rows: Mapping[str, Mapping[str, str]], images: str = "test") -> Any:
         at = [i + 0.05 * (number - len(methods) / 2) for i, _ in points]  # side by side
         line = axes.errorbar(at, means, spreads, marker="o", capsize=3, linewidth=0.8, label=method)
         for x, mean in zip(at, means, strict=True):
-            if mean < low:  # as text at the edge, so that the others keep their room
+            if mean < low:  # as text at the edge, so that it does not compress the others' range
                 axes.annotate(f"{method} {mean:.1f} ↓", (x, low), color=line[0].get_color(),
                               fontsize=8, va="bottom")  # fmt: skip
     for (method, bits), values in found.items():
@@ -96,7 +102,7 @@ def figure(rows: Mapping[str, Mapping[str, str]], images: str = "test") -> Any:
 
 
 def _axis(found: Mapping[tuple[str, str], list[float]]) -> tuple[float, float]:
-    """Limits that show what was trained; what was only rounded (ptq) can be far below."""
+    """Return limits for the trained methods; accuracies without training (ptq) can be far below."""
     untrained = {name for name, method in METHODS.items() if not method.phases}
     trained = [
         value for (method, _), values in found.items() if method not in untrained

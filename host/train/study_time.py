@@ -1,4 +1,4 @@
-"""How long what is left of a study takes."""
+"""Estimate of the remaining time of a study."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ def seconds_left(
     expected: Mapping[str, Any],
     jobs: int,
 ) -> float | None:
-    """Return about how many seconds the cells that are not done take, `jobs` at a time.
+    """Return an estimate of the time of the cells that are not finished, s.
 
-    A cell is expected to take the mean of the done ones of its method, of the same bit widths where
-    there are some; before there are any, what `expected` says of its kind.
+    A cell is expected to take the mean time of finished cells of its method, preferably at the same
+    bit width, or else the time that `expected` has for its kind.
 
     Parameters
     ----------
-    done : rows of study.csv by cells' names
+    done : rows of study.csv by the cells' names
     expected : seconds by kind of cell, see `kind_of`
+    jobs : number of cells that run at a time
 
     Returns
     -------
-    None where nothing is known of a cell
+    None if the time of a cell is not known
     """
     found: dict[tuple[Any, ...], list[float]] = {}
     for cell in cells:
@@ -47,8 +48,10 @@ def seconds_left(
 
 
 def kind_of(cell: StudyCell) -> str:
-    """Return what a study's `[seconds]` calls a cell: "float-teacher", "float-student", a peer's
-    name, or its method."""
+    """Return the key of a cell in a study's `[seconds]`.
+
+    It is "float-teacher", "float-student", the name of another quantiser, or the cell's method.
+    """
     method: str = cell.config["method"]
     if method == "float":
         return "float-teacher" if cell.name.startswith("float-teacher") else "float-student"
@@ -57,7 +60,7 @@ def kind_of(cell: StudyCell) -> str:
 
 
 def _keys(cell: StudyCell) -> tuple[tuple[Any, ...], ...]:
-    """What a cell shares with those that take as long, the closest first."""
+    """Return keys that a cell shares with cells that take as long, the closest first."""
     title, bits = cell.facts["method"], cell.facts.get("weights")
     kind = kind_of(cell)
     return (kind, title, bits), (kind, title), (kind,)

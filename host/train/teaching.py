@@ -1,4 +1,4 @@
-"""What is minimised in a step: the losses of student and teacher for a batch."""
+"""Losses of student and teacher for a batch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,18 @@ from tutelage.host.train.methods import Phase, phase_losses
 from tutelage.host.train.oscillation import damping, rising
 
 Forward = Callable[[Tensor], Any]
-"""A network, or its forward pass in another form, such as compiled."""
+"""A network, or another form of its forward pass, such as a compiled one."""
 
 
 class Losses(NamedTuple):
-    """Of a batch: the student's logits (N, classes), its loss, and a learning teacher's."""
+    """Losses of a batch.
+
+    Attributes
+    ----------
+    logits : of the student, (N, classes)
+    student : loss of the student, a scalar
+    teacher : loss of a teacher that learns, a scalar; else None
+    """
 
     logits: Tensor
     student: Tensor
@@ -29,26 +36,26 @@ class Losses(NamedTuple):
 
     @property
     def total(self) -> Tensor:
-        """What the gradients are of; each loss has the other's network as a constant."""
+        """The loss to differentiate; in each loss the other network is a constant."""
         return self.student if self.teacher is None else self.student + self.teacher
 
 
 class Teaching:
-    """The losses of a run.
+    """Losses of a run.
 
     Parameters
     ----------
     config : of the run
-    student, teacher : as they are called, such as by several processes
-    bare_student, bare_teacher : as they are without several processes
-    layers : of the student, whose features are compared with the teacher's
-    class_weights : [classes], of the cross entropy with the labels
-    kept_logits : a frozen teacher's, of all training images
+    student, teacher : forward passes, compiled or wrapped for several processes if need be
+    bare_student, bare_teacher : the networks without wrappers
+    layers : names of the student's layers to distil features to
+    class_weights : (classes,), of the cross entropy with the labels
+    kept_logits : logits of a frozen teacher for all training images, if they are kept
 
     Raises
     ------
     ConfigError
-        There is no such module whose features are to be compared.
+        A network has no module of a name in [features].
     """
 
     def __init__(
@@ -71,14 +78,19 @@ class Teaching:
     def losses(
         self, phase: Phase, images: Tensor, labels: Tensor, rows: Tensor, progress: float
     ) -> Losses:
-        """Return the losses of a batch, the same images being the student's and the teacher's.
+        """Return the losses of a batch.
 
         Parameters
         ----------
-        images : (N, C, H, W), mixed where that is wanted
-        labels : (N,), or soft ones (N, classes)
-        rows : (N,), the images' places in the training set
+        images : inputs of both networks, (N, C, H, W), mixed if the configuration says so
+        labels : int64 (N,), or soft labels (N, classes)
+        rows : int64 (N,), indices of the images in the training set
         progress : of the run, 0 to 1
+
+        Raises
+        ------
+        NetworkError
+            A network does not return a tensor.
         """
         training = self._config.training
         logits = _logits(self._student, images, self._config.student.network)
@@ -96,7 +108,7 @@ class Teaching:
         return Losses(logits, loss, of_teacher)
 
     def _taught(self, phase: Phase, images: Tensor, rows: Tensor) -> Tensor | None:
-        """The teacher's logits, with a graph only where it learns."""
+        """Return the teacher's logits, with a graph only if it learns."""
         if phase.teacher == "none" or self._teacher is None:
             return None
         if phase.teacher == "learns":
@@ -109,11 +121,11 @@ class Teaching:
 
 
 def _logits(network: Forward, images: Tensor, name: str) -> Tensor:
-    """The logits of a network in training mode, where some give those of auxiliary heads too."""
+    """Return the logits of a network in training mode; refuse auxiliary logits beside them."""
     found = network(images)
     if not isinstance(found, Tensor):
         raise NetworkError(
-            f"network {name!r} gives {type(found).__name__} while it is trained: return its logits "
-            "alone, such as by an option that leaves auxiliary heads out"
+            f"network {name!r} returns {type(found).__name__} in training mode: it must return its "
+            "logits only, for example by an option that leaves auxiliary heads out"
         )
-    return found.float()  # where autocast left fewer bits
+    return found.float()  # autocast may return fewer bits

@@ -1,11 +1,11 @@
-"""Weights of a trained network, from the files that PyTorch users have, into a network.
+"""Loading of a trained network's weights from the file formats of PyTorch users.
 
     load(network, Path("resnet18.pth"))
     load(network, Path("checkpoint.pt"), part="model_ema", skip=["fc."])
 
-Which table of a file has the weights, and what stands in front of its names (`module.` of
-DataParallel, `model.` of Lightning, `_orig_mod.` of torch.compile, or anything else), is found by
-comparing with the network's own names and shapes.
+Names and shapes are compared with the network's to find which table of the file has the weights,
+and the prefix of its names: `module.` from DataParallel, `model.` from Lightning, `_orig_mod.` from
+torch.compile, or any other.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from tutelage.host.train.weights_file import Table, read_tables
 log = logging.getLogger(__name__)
 
 _SHOWN = 5
-"""Names of each kind in a message."""
+"""Most names of each kind in a message."""
 
 _FEW_MODULES = 3
-"""Modules that are worth leaving out where their tensors do not fit."""
+"""Most modules with tensors that do not fit for which a message suggests `skip`."""
 
 _COMPILED = "_orig_mod"
-"""What torch.compile puts into names, before each module that was compiled."""
+"""Word that torch.compile adds to names, before each compiled module."""
 
 _COUNTER = "num_batches_tracked"
-"""Of batch norms, which older files lack and nothing computes with."""
+"""Counter of batch norms, which older files lack and no computation uses."""
 
 _THRESHOLDS = "log2_t"
-"""A quantised student's own parameter."""
+"""Parameter that only quantised students have."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How the tensors of one table, with one prefix taken off, fit a network.
+    """Comparison of a network with the tensors of one table, one prefix of their names removed.
 
     Attributes
     ----------
-    name : of the table and the prefix, as `part` takes it
+    name : of the table and the prefix, in the form of `part`
     tensors : by the network's names
-    missing, unexpected : names that only the network has, and only the table
-    misshapen, mistyped : name -> what differs: in shape, or in kind of number
-    is_own : of a checkpoint of this project
+    missing, unexpected : names that only the network has, and that only the table has
+    misshapen, mistyped : name -> description of the difference in shape, or in the kind of number
+    is_own : whether the table is of a checkpoint of this project
     """
 
     name: str
@@ -63,13 +63,13 @@ class Fit:
 
     @property
     def faults(self) -> int:
-        """How many of the network's tensors it does not give."""
+        """Number of the network's tensors that the table cannot provide."""
         return len(self.missing) + len(self.misshapen) + len(self.mistyped)
 
     def other_rows(self, wanted: Mapping[str, Tensor]) -> tuple[int, int] | None:
-        """Return the number of outputs of the file's last layer, and the network's.
+        """Return the number of outputs of the last layer in the file, and in the network.
 
-        None where they differ in more than the outputs of one layer.
+        None if they differ in more than the outputs of one layer.
 
         Parameters
         ----------
@@ -84,17 +84,17 @@ class Fit:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it gives all of the network's tensors and nothing else."""
+        """Whether the table has all of the network's tensors and no others."""
         return not self.faults and not self.unexpected
 
 
 class MisfitError(CheckpointError):
-    """Weights are another network's.
+    """The weights are those of another network.
 
     Attributes
     ----------
     path : of the weights
-    fit : how the table that fits best does
+    fit : comparison of the table that fits best
     """
 
     def __init__(self, path: Path, fit: Fit) -> None:
@@ -103,19 +103,19 @@ class MisfitError(CheckpointError):
 
 
 def load(network: nn.Module, path: Path, part: str = "", skip: Sequence[str] = ()) -> None:
-    """Put the weights in a file into `network`.
+    """Load the weights in a file into `network`.
 
     Parameters
     ----------
-    part : the table within the file, such as "model_ema" or "teacher", or a prefix of its names;
-        "": what fits the network; of several the first
-    skip : beginnings of names, such as "fc.", of tensors of the network that stay as they are, and
-        of tensors of the file that are not wanted
+    part : table within the file, such as "model_ema" or "teacher", or a prefix of its names; "":
+        the first that fits the network
+    skip : prefixes of names, such as "fc."; tensors of the network with such a name keep their
+        values, and those of the file are ignored
 
     Raises
     ------
     CheckpointError
-        The file cannot be used, or its tensors are another network's; the text has a few names.
+        The file cannot be used, or its tensors do not fit the network.
     """
     state = network.state_dict()
     wanted = {name: value for name, value in state.items() if isinstance(value, Tensor)}
@@ -142,7 +142,8 @@ def _check_skip(skip: Iterable[str], wanted: Iterable[str], tables: Iterable[Tab
         of_file = any(f".{start}" in name for name in names)
         if not of_file and not any(name.startswith(start) for name in wanted):
             raise CheckpointError(
-                f"skip {start!r}: no tensor begins so; the network has {_some(list(wanted))}"
+                f"skip {start!r}: no tensor's name begins with it; the network has "
+                f"{_some(list(wanted))}"
             )
 
 
@@ -150,7 +151,7 @@ def _mention_others(path: Path, best: Fit, fits: Iterable[Fit]) -> None:
     others = [fit.name for fit in fits if fit.is_whole and fit is not best]
     if others and not best.is_own:
         log.warning(
-            "%s: takes %r; %s would fit as well: part = %r takes that",
+            "%s: loading %r; %s would fit as well: to load it, give part = %r",
             path, shown(best.name), ", ".join(shown(repr(name)) for name in others[:_SHOWN]),
             shown(others[0]),
         )  # fmt: skip
@@ -166,9 +167,9 @@ def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _fits(table: Table, wanted: Mapping[str, Tensor], skip: Sequence[str]) -> Iterator[Fit]:
-    """Yield how a table fits: once as it is, and for each prefix that brings more.
+    """Yield the fit of a table for each prefix of its names by which the most tensors fit.
 
-    Of a table with `model.conv.weight` and `ema.conv.weight` each prefix is one.
+    In a table with `model.conv.weight` and `ema.conv.weight` these are "model." and "ema.".
     """
     own = _common_start(wanted)
     short = {name[len(own) :]: name for name in wanted}
@@ -185,7 +186,7 @@ def _fits(table: Table, wanted: Mapping[str, Tensor], skip: Sequence[str]) -> It
 def _hits_by_prefix(
     tensors: Mapping[str, Tensor], short: Mapping[str, str], wanted: Mapping[str, Tensor]
 ) -> dict[str, int]:
-    """Return by what stands in front of the network's names how many tensors fit then."""
+    """Return how many tensors fit the network for each prefix of its names."""
     hits: dict[str, int] = {}
     for name, tensor in tensors.items():
         for prefix in _prefixes(name):
@@ -204,7 +205,7 @@ def _prefixes(name: str) -> Iterator[str]:
 
 
 def _common_start(names: Collection[str]) -> str:
-    """Return the longest prefix of all names, such as "net." of a wrapper's; "" mostly."""
+    """Return the longest prefix of all names, such as "net." of a wrapper; usually ""."""
     found = ""
     for prefix in _prefixes(next(iter(names), "")):
         if all(name.startswith(prefix) for name in names):
@@ -251,7 +252,7 @@ def _fit(
         for name, tensor in found.items()
         if name not in misshapen and not _is_of_kind(tensor, wanted[name], name)
     }
-    # What has another prefix belongs to other modules, unless the network lacks something.
+    # Tensors with another prefix belong to other modules, unless the network lacks some.
     unexpected += outside if missing or misshapen else []
     name = ".".join(word for word in (table.place, prefix.rstrip(".")) if word)
     return Fit(name, found, missing, unexpected, misshapen, mistyped, table.is_own)
@@ -262,7 +263,7 @@ def _fit(
 
 def _mismatch(fit: Fit) -> str:
     if _THRESHOLDS in fit.unexpected:
-        return "they are a quantised student's; give those of the float run that it started from"
+        return "they are of a quantised student; give those of the float run that it started from"
     total = len(fit.tensors) + len(fit.missing)
     found = [
         f"{len(fit.missing)} of {counted(total, 'tensor')} missing ({_some(fit.missing)})",
@@ -277,7 +278,7 @@ def _mismatch(fit: Fit) -> str:
 
 def _advice(fit: Fit) -> str:
     if fit.mistyped:
-        return "give float tensors: the weights of the float network, not of a quantised one"
+        return "give the weights of the float network, not of a quantised one"
     wrong = [*fit.misshapen, *fit.missing, *fit.unexpected]
     modules = sorted({name.rpartition(".")[0] for name in wrong})
     if len(modules) <= _FEW_MODULES and len(fit.tensors) > len(fit.misshapen):
@@ -296,10 +297,10 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _is_of_kind(tensor: Tensor, wanted: Tensor, name: str) -> bool:
-    """Whether a tensor can be copied into `wanted` without a part of its values being lost."""
+    """Whether a tensor can be copied into `wanted` without losing part of its values."""
     if tensor.is_complex() != wanted.is_complex():
         return False
-    is_counter = name.rpartition(".")[2] == _COUNTER  # some files have it in float
+    is_counter = name.rpartition(".")[2] == _COUNTER  # a float in some files
     return is_counter or tensor.is_floating_point() == wanted.is_floating_point()
 
 

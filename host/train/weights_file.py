@@ -1,7 +1,7 @@
-"""The tables of tensors in a file of weights: our own checkpoints, safetensors, torch.save's files.
+"""Tables of tensors in files of weights: checkpoints of this project, safetensors and torch.save.
 
-Files are untrusted. Of pickles nothing but tensors and plain containers is read, by PyTorch's own
-weights_only reader; a file that needs more is refused.
+Files are untrusted. Pickles may have only tensors and plain containers, and are read by PyTorch's
+weights_only reader; other files are refused.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from tutelage.core.text import shown
 from tutelage.host.train.checkpoint import STATE, CheckpointError, unreadable
 
 MAX_PICKLE = 1 << 26
-"""Most bytes of the pickle within a zip file of torch.save; it has the names and no values."""
+"""Most bytes of the pickle within a zip file of torch.save; it has names, but no values."""
 
 MAX_DEPTH = 4
-"""Dictionaries within dictionaries that are looked into."""
+"""Levels of nested dictionaries to search for tensors."""
 
 _LEGACY_PICKLES = 5
-"""Before 1.6 torch.save wrote so many pickles, then the values."""
+"""Number of pickles in a file of torch.save before version 1.6; the values follow them."""
 
 _HARMLESS_MODULES = ("collections", "torch", "torch._utils", "torch._tensor", "torch.nn.parameter",
              "torch.serialization", "torch.storage", "_codecs", "argparse")  # fmt: skip
-"""Modules whose names stand in files of tensors; argparse is for the options of a training."""
+"""Modules that pickles of tensors refer to; argparse is for the options of a training script."""
 
 _LFS_POINTER = b"version https://git-lfs"
-"""How the text begins that Git leaves in place of a large file which was not fetched."""
+"""First bytes of the text that Git leaves in place of a large file that was not fetched."""
 
 _HARMLESS_BUILTINS = {("builtins", "set"), ("__builtin__", "set")}
 
@@ -50,8 +50,10 @@ class Table:
 
     Attributes
     ----------
-    place : where in the file, such as "student" or "checkpoint.state_dict"; "" for the file itself
-    is_own : it is of a checkpoint of this project
+    place : keys that lead to the table, such as "student" or "checkpoint.state_dict"; "" for the
+        top level of the file
+    tensors : by name
+    is_own : whether it is of a checkpoint of this project
     """
 
     place: str
@@ -60,16 +62,17 @@ class Table:
 
 
 def read_tables(path: Path) -> list[Table]:
-    """Return the tables of a file, in the file's order; values stay in the file where they can.
+    """Return the tables of a file, in the file's order; values are memory-mapped if possible.
 
     Raises
     ------
     CheckpointError
-        It is missing, damaged, of another kind, or has more than tensors and plain containers.
+        The file is missing, damaged, of another kind, or has more than tensors and plain
+        containers.
     """
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise CheckpointError(f"{path}: not a regular file")  # a pipe would be waited for
+            raise CheckpointError(f"{path}: not a regular file")  # reading a pipe would block
         with path.open("rb") as file:
             head = file.read(len(_LFS_POINTER))
     except OSError as error:
@@ -80,8 +83,10 @@ def read_tables(path: Path) -> list[Table]:
     if head.startswith((b"PK\x03\x04", b"\x80")):
         return list(_tables_in(_read_torch(path), "", set()))
     if head == _LFS_POINTER:
-        raise CheckpointError(f"{path}: a pointer of Git LFS, not the weights: git lfs pull")
-    raise CheckpointError(f"{path}: not weights: neither safetensors nor a file of torch.save")
+        raise CheckpointError(f"{path}: a Git LFS pointer, not the weights: run git lfs pull")
+    raise CheckpointError(
+        f"{path}: not a file of weights: neither safetensors nor a file of torch.save"
+    )
 
 
 def _read_safetensors(path: Path) -> Iterator[Table]:
@@ -117,35 +122,35 @@ def _read_torch(path: Path) -> Any:
         raise
     except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, MemoryError, OSError,
             ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError,
-            ValueError) as error:  # fmt: skip  # whatever damaged files cause in the reader
+            ValueError) as error:  # fmt: skip  # damaged files cause any of these in the reader
         raise CheckpointError(
-            f"{path}: damaged, or not of torch.save: {one_line(error)[:160]}"
+            f"{path}: damaged, or not a file of torch.save: {one_line(error)[:160]}"
         ) from error
     more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
     raise CheckpointError(
-        f"{path}: has Python objects ({shown(', '.join(foreign[:3]))}{more}), whose loading could "
-        "run any code: where you trust it, load it yourself and save the tensors alone, "
-        "torch.save(model.state_dict(), FILE)"
+        f"{path}: has Python objects ({shown(', '.join(foreign[:3]))}{more}), and loading these "
+        "can run arbitrary code: if you trust the file, load it yourself and save only its tensors "
+        "by torch.save(model.state_dict(), FILE)"
     )
 
 
 @contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Keep quiet about the ways in which older files differ."""
+    """Suppress PyTorch's warnings about old file formats."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _foreign_names(path: Path, is_zip: bool) -> set[str]:
-    """Return what the pickles of a file name beyond tensors and plain containers.
+    """Return the names in a file's pickles that are not those of tensors and plain containers.
 
     Raises
     ------
     CheckpointError
         The file is a program, or another kind of zip file.
     ValueError
-        The file is compressed, which torch.save never does, or its pickle is too large.
+        The file is compressed, which files of torch.save never are, or its pickle is too large.
     """
     if not is_zip:
         with path.open("rb") as file:
@@ -155,7 +160,7 @@ def _foreign_names(path: Path, is_zip: bool) -> set[str]:
         pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
         _refuse_programs(path, {entry.filename.rpartition("/")[2] for entry in entries})
         if not pickles:
-            raise CheckpointError(f"{path}: a zip file that torch.save did not write")
+            raise CheckpointError(f"{path}: a zip file, but not of torch.save")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise ValueError("it is a compressed zip file")
         if any(entry.file_size > MAX_PICKLE for entry in pickles):
@@ -164,7 +169,7 @@ def _foreign_names(path: Path, is_zip: bool) -> set[str]:
 
 
 def _refuse_programs(path: Path, names: Collection[str]) -> None:
-    """Refuse what torch.jit and torch.export save, which would have to be run to be read.
+    """Refuse files of torch.jit and torch.export, which cannot be read without running them.
 
     Parameters
     ----------
@@ -178,24 +183,24 @@ def _refuse_programs(path: Path, names: Collection[str]) -> None:
         if name in names:
             tensors = tensors.format(f'"{shown(path.name)}"')
             raise CheckpointError(
-                f"{path}: {what}, not a table of tensors: save its tensors alone, "
+                f"{path}: {what}, not a table of tensors: save only its tensors, "
                 f'torch.save({tensors}, "weights.pth")'
             )
 
 
 def _foreign_in_all(pickles: Iterable[IO[bytes]]) -> set[str]:
-    """Return the foreign names of pickles; of damaged ones what stands before the damage.
+    """Return the foreign names of pickles; of damaged ones, those before the damage.
 
     Raises
     ------
     ValueError
-        They are damaged and nothing foreign was found.
+        The pickles are damaged, and no foreign name was found.
     """
     found: set[str] = set()
     try:
         for file in pickles:
             for name in _foreign_in(file):
-                found.add(name)  # one by one: the next may fail
+                found.add(name)  # one at a time, since the next may fail
     except ValueError:
         if not found:
             raise
@@ -203,9 +208,10 @@ def _foreign_in_all(pickles: Iterable[IO[bytes]]) -> set[str]:
 
 
 def _foreign_in(file: IO[bytes]) -> Iterator[str]:
-    """Yield the foreign names of one pickle; `bytearray` too, which takes memory by its argument.
+    """Yield the foreign names of one pickle.
 
-    torch.save writes names as GLOBAL only; PyTorch's reader refuses other ways.
+    `bytearray` is one of them, since it allocates as much memory as its argument says. torch.save
+    writes names only by the opcode GLOBAL; PyTorch's reader refuses others.
     """
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name == "GLOBAL":

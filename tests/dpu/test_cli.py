@@ -182,7 +182,7 @@ def test_what_run_leaves_out_is_reported(
     command = ["run", path, "--input", image, "--output"]
     assert main([*command, out]) == 0
     told = capsys.readouterr().out.splitlines()[-1]
-    assert told == "left out: two__right_fix; each takes an --output NAME=OUT.npy"
+    assert told == "not written: two__right_fix; give --output NAME=OUT.npy for each"
     assert main([*command, out, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["left_out"] == ["two__right_fix"]
     assert main([*command, out, "--output", f"two__right_fix={out}"]) == 0

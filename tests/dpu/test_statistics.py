@@ -170,7 +170,7 @@ def test_how_images_are_read_goes_with_images(
 ) -> None:
     assert main(["inspect", str(demo_model), "--mean", "127"]) == 2
     captured = capsys.readouterr()
-    assert captured.out == "" and "go with --images" in captured.err
+    assert captured.out == "" and "need --images" in captured.err
 
 
 def test_bad_images(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -227,7 +227,7 @@ def test_a_comparison(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert rows[names[0]]["power_reason"] or rows[names[0]]["power_source"] == "rapl"
     _check_files(report, out)
     assert main(command) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists and is not empty" in capsys.readouterr().err
 
 
 def _check_measured(row: dict[str, Any]) -> None:
@@ -469,17 +469,17 @@ def test_a_model_directory_with_less(demo: Path, tmp_path: Path) -> None:
     [
         (["none"], "none: no such file"),
         (["app"], "neither a run of"),
-        (["app/demo/model.xmodel"], "give its directory"),
-        (["models/fashion-densenet/README.md"], "give its directory"),
+        (["app/demo/model.xmodel"], "give the model's directory"),
+        (["models/fashion-densenet/README.md"], "give the model's directory"),
         (["app/demo", "--platform", "abacus"], "no platform 'abacus'; there are torch-eager"),
         (["app/demo", "--board", "zx81"], "no board 'zx81'"),
-        (["app/demo", "--threads", "4096"], "4,096 threads on"),
+        (["app/demo", "--threads", "4096"], "--threads 4096: only "),
         (["app/demo", "--watts", "openvino-int8"], "give a row and its watts"),
         (["app/demo", "--watts", "openvino-int8=-1"], "give a row and its watts"),
         (["app/demo", "--watts", "abacus=1"], "no such row"),
         (["app/demo", "--images", "none"], "none: no such directory"),
         (["app/demo", "--images", "board"], "board: has no images"),
-        (["app/demo", "--images", "dataset"], "knows no data set"),
+        (["app/demo", "--images", "dataset"], "has no data set"),
         (["app/demo", "--dpu", "none"], "none: No such file"),
         (["app/demo", "--dpu", "app/demo/model.toml"], "not a measured run"),
     ],

@@ -23,7 +23,7 @@ def test_a_program_is_run_with_its_input_and_its_outputs() -> None:
 
 
 def test_a_program_without_end_is_ended() -> None:
-    with pytest.raises(TooMuchOutput, match=r"yes gives more than 1,048,576 bytes"):
+    with pytest.raises(TooMuchOutput, match=r"yes printed more than 1,048,576 bytes"):
         run_bounded(["yes"], "", None, MOST)
     loud = run_bounded(["sh", "-c", "head -c 3000000 /dev/zero >&2"], "", 60, MOST)
     assert len(loud.stderr) == MOST

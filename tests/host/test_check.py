@@ -275,10 +275,10 @@ def test_folders_of_another_number_of_classes(
         'skip = ["4."]\n'
     )
     assert main(["check", *_saved(nets), str(pictures)]) == 2
-    assert "gives 10 values for an image, the data has 3 classes" in capsys.readouterr().err
+    assert "returns 10 values for an image, but the data has 3 classes" in capsys.readouterr().err
     given = (*_saved(nets, "offered")[:-1], "--option", "num_classes=7")
     assert main(["check", *given]) == 2
-    assert "weights of 10 classes, this network has 7 outputs: give it the option for 10" in (
+    assert "weights are for 10 classes, this network has 7 outputs: give it the option for 10" in (
         capsys.readouterr().err
     )
 
@@ -314,7 +314,7 @@ def test_pictures_of_a_grey_network(
     assert found["input"] == [1, 28, 28] and found["accuracy"]["float_accuracy"] is not None
     assert main(["check", network, "--input", "3x28x28", *given, pictures]) == 2
     error = capsys.readouterr().err
-    assert "takes images of 1 channel, the data's have 3" in error
+    assert "takes images of 1 channel, those of the data have 3" in error
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_files(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["none.toml"], "none.toml"),
         (["densenet-small", "--input", "28"], "input '28' is not CxHxW"),
         (["densenet-small", "--board", "zx81"], "zx81"),
-        (["densenet-small", "--option", "width"], "--option width: write KEY=VALUE"),
+        (["densenet-small", "--option", "width"], "--option width: give KEY=VALUE"),
         (["densenet-small", "--images", "."], "--images compares a trained network"),
         (["densenet-small", "--weights", "none.pth"], "none.pth: no such file"),
         (

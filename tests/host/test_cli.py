@@ -44,7 +44,7 @@ def test_a_run_and_its_files(
     assert list((out / "tensorboard").iterdir())
     assert len((out / "log.csv").read_text().splitlines()) == 3
     assert main(command) == 2
-    assert "has a run already; go on with --resume" in capsys.readouterr().err
+    assert "has a run already: continue it with --resume" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0
 
 
@@ -83,7 +83,7 @@ def test_a_place_for_results_that_cannot_be_made(
 ) -> None:
     assert main(["train", str(config), "--output", str(config / "run")]) == 1
     out, err = capsys.readouterr()
-    assert not out and err == f"tutelage: {config}/run: Not a directory; give another --output\n"
+    assert not out and err == f"tutelage: {config}/run: Not a directory: give another --output\n"
 
 
 @pytest.mark.slow
@@ -100,4 +100,4 @@ def test_ctrl_c_says_how_to_go_on(config: Path, tmp_path: Path, repo_root: Path)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert "go on with --resume" in error and "Traceback" not in error
+    assert "continue with --resume" in error and "Traceback" not in error

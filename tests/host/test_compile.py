@@ -267,8 +267,8 @@ def test_podman_is_asked_where_docker_has_no_image(
     "names, images, words",
     [
         ((), "", "neither vai_c_xir nor docker nor podman is on PATH"),
-        (("docker",), "other:1", f"get one: docker pull {IMAGE}"),
-        (("podman",), "other:1", f"get one: podman pull {IMAGE}"),
+        (("docker",), "other:1", f"pull it: docker pull {IMAGE}"),
+        (("podman",), "other:1", f"pull it: podman pull {IMAGE}"),
         (("docker",), "no daemon", "Cannot connect to the Docker daemon"),
     ],
 )
@@ -331,7 +331,7 @@ def test_targets(model: Path, run: Run, target: str, fingerprint: int) -> None:
 
 def test_a_board_whose_fingerprint_is_not_known() -> None:
     target = dataclasses.replace(ZCU104, fingerprints={})
-    with pytest.raises(CompileUsageError, match="is not known: give the number with --target"):
+    with pytest.raises(CompileUsageError, match="is not known: give the number by --target"):
         target.fingerprint  # noqa: B018 - it raises
 
 
@@ -348,7 +348,7 @@ def test_an_arch_file_is_a_target(model: Path, run: Run, tmp_path: Path) -> None
     assert part.get_attr("dpu_name") == "DPUCZDX8G_ISA1_B2304"
     arch.write_text('{"target": "x"}')
     status, _, error = run("--arch", arch, "--", model)
-    assert status == 2 and "no arch.json with a fingerprint" in error
+    assert status == 2 and "not an arch.json with a fingerprint" in error
 
 
 def test_what_the_dpu_has_no_code_for_goes_to_the_cpu(
@@ -394,19 +394,19 @@ def test_a_dry_run_prints_the_command_and_does_nothing(
     "arguments, words",
     [
         (["none.xmodel"], "none.xmodel: no such file"),
-        (["."], "quantised.xmodel: no such file; `tutelage export` writes it"),
-        (["{model}", "--target", "kv999"], "no target 'kv999'; there are kv260, "),
+        (["."], "quantised.xmodel: no such file: `tutelage export` writes it"),
+        (["{model}", "--target", "kv999"], "no target 'kv999'; known are kv260, "),
         (["{model}", "--target", "0xzz"], "not a hexadecimal number"),
         (
             ["{model}", "--target", "ultra96v2", "--compiler", "vai_c_xir"],
-            "names no target of AMD's compiler",
+            "has no target for AMD's compiler",
         ),
-        (["{model}", "--compiler", "none"], "none: no program that can be run"),
+        (["{model}", "--compiler", "none"], "none: not an executable program"),
         (["{model}", "--compiler", "a", "--image", "b"], "exclude each other"),
         (["{model}", "--arch", "none.json"], "none.json: no such file"),
         (["{model}", "--target", "emulator", "--image", "b"], "--image is for a board"),
         (["{model}/model.toml"], "not an .xmodel"),
-        (["{model}", "-o", "{model}/model.toml"], "model.toml: no directory"),
+        (["{model}", "-o", "{model}/model.toml"], "model.toml: not a directory"),
     ],
 )
 def test_wrong_use(
@@ -425,14 +425,14 @@ def test_files_that_are_not_to_be_compiled(
 ) -> None:
     path = model / "quantised.xmodel"
     status, _, error = run("-o", model.parent / "out", demo_model)
-    assert status == 2 and "compiled already, for DPUCZDX8G_ISA1_B4096" in error
+    assert status == 2 and "already compiled, for DPUCZDX8G_ISA1_B4096" in error
     _network(1).save(path)
     status, _, error = run("--", model)
     assert status == 2 and "quantised.xmodel: SHA-256 is " in error and "model.toml says" in error
     shutil.move(path, model / "model.xmodel")
     (model / "model.toml").unlink()
     status, _, error = run("--", model / "model.xmodel")
-    assert status == 2 and "the result would take its place" in error
+    assert status == 2 and "the result would overwrite it" in error
 
 
 def test_an_output_that_cannot_be_written(
@@ -440,7 +440,7 @@ def test_an_output_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").write_text("")
     status, _, error = run("-o", tmp_path / "file" / "out", "--", model)
-    assert status == 1 and "Not a directory; give another --output" in error
+    assert status == 1 and "Not a directory: give another --output" in error
     status, _, error = run("-o", "/proc/none", "--target", "emulator", "--", model)
     assert status == 1 and "/proc/none" in error and error.count("\n") == 1
 
@@ -451,10 +451,10 @@ def test_an_output_that_cannot_be_written(
 @pytest.mark.parametrize(
     "mode, words",
     [
-        ("no-arch", "arch.json; give the board's with --arch"),
-        ("bad-option", "does not know an option"),
+        ("no-arch", "arch.json; give the board's by --arch"),
+        ("bad-option", "lacks an option"),
         ("memory", "ran out of memory"),
-        ("op", "has an op that the compiler does not know"),
+        ("op", "has an op that the compiler does not support"),
         ("check", "a check inside the compiler failed"),
         ("unknown", "failed with status 3; its last lines may show why"),
         ("nothing", "ended without an error but wrote no file"),
@@ -503,7 +503,7 @@ def test_a_compiler_that_hangs_is_ended_with_its_children(
 ) -> None:
     monkeypatch.setenv("STAND_IN", "hang")
     status, _, error = run(*AMD, "--timeout", "5", "--", model)
-    assert status == 1 and "vai_c_xir took more than 5 s; give it more with --timeout" in error
+    assert status == 1 and "vai_c_xir took more than 5 s; give more by --timeout" in error
     _assert_ended(tmp_path / "pids")
     assert _names(model) == {"quantised.xmodel", "model.toml", "compile.log"}
 
@@ -560,12 +560,12 @@ _USUAL_LOG = """\
     [
         ("", 1, "vai_c_xir failed with status 1"),
         ("", -11, "crashed with SIGSEGV"),
-        ("", 137, "memory ran out"),
+        ("", 137, "lack of memory"),
         ("exec: conda: executable file not found in $PATH", 127, "does not have the compiler"),
-        ("No such file or directory: '/opt/x/arch.json'", 1, "give the board's with --arch FILE"),
-        ("[FATAL] Unregistered operator! Mylayer", 1, "an op that the compiler does not know"),
-        ("the fingerprint 0x1 is not registered", 1, "does not know this DPU"),
-        ("OSError: No space left on device", 1, "look at the output's rights and free space"),
+        ("No such file or directory: '/opt/x/arch.json'", 1, "give the board's by --arch FILE"),
+        ("[FATAL] Unregistered operator! Mylayer", 1, "an op that the compiler does not support"),
+        ("the fingerprint 0x1 is not registered", 1, "does not support this DPU"),
+        ("OSError: No space left on device", 1, "check permissions and free space"),
     ],
 )
 def test_only_what_is_known_is_explained(end: str, status: int, words: str) -> None:
@@ -617,7 +617,9 @@ def test_two_dpu_subgraphs_name_the_op_between_them() -> None:
 
 def test_other_fix_points_parameters_and_outputs_are_refused() -> None:
     quantised = _network().finish()
-    with pytest.raises(CompileError, match=r"output fix points are \[2\], the quantised file's"):
+    with pytest.raises(
+        CompileError, match=r"output fix points are \[2\], those of the quantised file"
+    ):
         check_compiled(_for_board(_network(point=2)), quantised, ZCU104)
     with pytest.raises(CompileError, match=r"6 of 6 parameters differ .* net__first_weight_fix"):
         check_compiled(_for_board(_network(seed=1)), quantised, ZCU104)
@@ -651,7 +653,7 @@ def test_amds_own_pair_of_files(shared_dir: Path, repo_root: Path) -> None:
     assert checks._same_parameters(*models) == "46 parameters (395,016 bytes) equal byte for byte"
     assert checks._same_fix_points(compiled, quantised).endswith("output 6, 3, 4")
     assert check_source(compiled, source) is not None
-    with pytest.raises(CompileError, match="read another file"):
+    with pytest.raises(CompileError, match="compiled from another file"):
         check_source(compiled, repo_root / "README.md")
     with pytest.raises(CompileError, match=r"has 2 DPU subgraphs .*PPScatterV2"):
         check_compiled(compiled, quantised, ZCU104)

@@ -46,7 +46,7 @@ def test_where_nothing_compiles_the_network_runs_as_it_is(
         assert torch.equal(one(images), network(images))
         assert torch.equal(one(images), network(images))
     (record,) = caplog.records  # once
-    assert "goes on without" in record.getMessage() and "no C++ compiler" in record.getMessage()
+    assert "continues without" in record.getMessage() and "no C++ compiler" in record.getMessage()
 
 
 def test_the_networks_own_faults_stay_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,10 +109,10 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
         (IMAGES, _idx(_images(12, 4)), "not an IDX file"),  # two dimensions
         (IMAGES, b"\x00\x00\x08\x03" + bytes(5), "header"),
         (IMAGES, b"\x00\x00\x08\x03" + bytes(12), "empty"),
-        (IMAGES, _idx(_images(12, 4, 4))[:-1], "cut short"),
+        (IMAGES, _idx(_images(12, 4, 4))[:-1], "truncated"),
         (IMAGES, _idx(_images(12, 4, 4)) + b"\x00", "more bytes"),
-        (IMAGES, b"\x00\x00\x08\x03" + b"\xff" * 12, "too many"),
-        (IMAGES, b"\x00\x00\x08\x03" + struct.pack(">3I", 60000, 28, 28), "cut short"),
+        (IMAGES, b"\x00\x00\x08\x03" + b"\xff" * 12, "more than the limit"),
+        (IMAGES, b"\x00\x00\x08\x03" + struct.pack(">3I", 60000, 28, 28), "truncated"),
         (IMAGES, _idx(_images(11, 4, 4)), "12 labels for 11 images"),
         (LABELS, _idx(_labels(13, 10)), "13 labels for 12 images"),
         (LABELS, _idx(np.full(12, 10, np.uint8)), "label 10 is out of range"),
@@ -147,7 +147,7 @@ def test_broken_gzip(tmp_path: Path, damage: str) -> None:
 def test_idx_files_that_are_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _refused("has neither", "idx", tmp_path / "nowhere")
     monkeypatch.setattr(idx, "DEFAULT_IDX", tmp_path / "fashion-mnist")
-    with pytest.raises(DataError, match="apt install dataset-fashion-mnist, or give path"):
+    with pytest.raises(DataError, match="apt install dataset-fashion-mnist, or give another path"):
         load("idx", None, "train")
 
 
@@ -249,7 +249,7 @@ def test_cifar_larger_than_it_can_be(
 ) -> None:
     path = _write_cifar("cifar10", form, tmp_path, _cifar_files("cifar10", 2))
     monkeypatch.setattr(cifar, "CIFAR_MAX_FILE", 3073)
-    _refused("more than a CIFAR file has", "cifar10", path)
+    _refused("of a CIFAR file", "cifar10", path)
 
 
 def test_cifar_archive_is_read_in_memory_and_only_what_is_a_file(tmp_path: Path) -> None:
@@ -379,7 +379,7 @@ def test_folder_shrinks_by_area(tmp_path: Path) -> None:
 def test_folder_of_different_sizes_asks_for_size(tmp_path: Path) -> None:
     _write_image(tmp_path / "train/x/a.png", _images(1, 4, 4, 3)[0])
     _write_image(tmp_path / "train/x/b.png", _images(1, 4, 5, 3)[0])
-    _refused("b.png: is 4x5 and the first picture is 4x4; give size", "folder", tmp_path)
+    _refused("b.png: is 4x5, the first picture is 4x4: give size", "folder", tmp_path)
     assert load("folder", tmp_path, "train", size=4).shape == (3, 4, 4)
 
 
@@ -464,7 +464,7 @@ def test_broken_folders(tmp_path: Path) -> None:
     _write_image(tmp_path / "test/x/a.png", _images(1, 4, 4, 3)[0])
     _refused("has test but no train", "folder", tmp_path, "test")
     _write_image(tmp_path / "train/y/a.png", _images(1, 4, 4, 3)[0])
-    _refused("has no such class", "folder", tmp_path, "test")
+    _refused("has no class", "folder", tmp_path, "test")
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root reads everything")
@@ -642,7 +642,7 @@ def test_augmentation_refuses_what_does_not_fit() -> None:
         Augmentation(cutout=-2)
     drawn = Augmentation(flip=True).draw(3, torch.Generator())
     for augmentation, count in ((Augmentation(flip=True), 4), (Augmentation(shift=1), 3)):
-        with pytest.raises(ValueError, match="drawn for other settings or not for"):
+        with pytest.raises(ValueError, match="of other settings, or not of"):
             augmentation.apply(torch.zeros(count, 1, 4, 4), drawn)
 
 
@@ -697,7 +697,7 @@ def test_grey_pictures(repo_root: Path, tmp_path: Path) -> None:
         assert np.array_equal(target * 2.0**-fix_point, wanted)
     with pytest.raises(ValueError, match="colour is 'gray'; it must be rgb or grey"):
         load("folder", folder, "test", colour="gray")
-    with pytest.raises(DataError, match="images are grey; colour changes those of folders"):
+    with pytest.raises(DataError, match="images are grey; colour converts pictures of folders"):
         _write_idx(tmp_path / "idx", _images(3, 4, 4), _labels(3, 10))
         load("idx", tmp_path / "idx", "test", colour="rgb")
 

@@ -174,7 +174,7 @@ def test_a_service_that_does_not_stay_up_is_the_old_release_again(
     (board.root / "down").touch()
     (model / "notes.txt").write_text("new")
     failed = go(service="--camera", service_user="root")
-    assert failed.state == "failed" and failed.error.startswith("service: it does not stay up")
+    assert failed.state == "failed" and failed.error.startswith("service: it does not keep running")
     assert str((board.tutelage / "current").readlink()) == f"releases/{first.release}"
     assert (board.root / "calls").read_text().endswith("try-restart tutelage.service\n")
     assert (board.root / "etc/systemd/system/tutelage.service").read_text() == unit
@@ -190,7 +190,7 @@ def test_a_service_that_is_there_and_dies_of_the_new_release(
     unit = board.root / "etc/systemd/system/tutelage.service"
     (board.root / "down").touch()
     failed = go(service="--camera", service_user="root")
-    assert failed.state == "failed" and failed.error.startswith("service: it does not stay up")
+    assert failed.state == "failed" and failed.error.startswith("service: it does not keep running")
     assert not unit.exists() and not (board.tutelage / "current").is_symlink()
     assert "disable --now tutelage" in (board.root / "calls").read_text()
     (board.root / "down").unlink()
@@ -199,7 +199,7 @@ def test_a_service_that_is_there_and_dies_of_the_new_release(
     (board.root / "dies").touch()
     (model / "notes.txt").write_text("new")
     failed = go()
-    assert failed.state == "failed" and failed.error.startswith("service: it does not stay up")
+    assert failed.state == "failed" and failed.error.startswith("service: it does not keep running")
     assert str((board.tutelage / "current").readlink()) == f"releases/{first.release}"
 
 
@@ -437,7 +437,7 @@ def test_a_deployment_warns_of_a_measurement(
         warned = go(told.append)
         holder.communicate(b"")
     assert (quiet.measuring, warned.measuring) == ("", name)
-    text = f"{board.host}: warning: measurement {name} is running there; this disturbs it"
+    text = f"{board.host}: warning: measurement {name} is running, and this disturbs it"
     assert told[0].startswith(text)
     assert warned.state == "unchanged"
 
@@ -461,7 +461,7 @@ def test_a_deployment_waits_for_the_one_before(
             time.sleep(0.5)
             assert not list((board.tutelage / "releases").iterdir())
         assert second.result().state == "deployed", second.result().error
-    assert told[0] == f"{board.host}: waits for another deployment there"
+    assert told[0] == f"{board.host}: waiting for another deployment to finish"
 
 
 @pytest.mark.full_board
@@ -486,7 +486,7 @@ def test_a_lock_ends_with_its_holder(board: StandInBoard, monkeypatch: pytest.Mo
     killed.communicate()
     assert seconds_to_get_it() < 2.0 + 15
 
-    nothing = pytest.raises(RemoteError, match="nothing was deployed")
+    nothing = pytest.raises(RemoteError, match="nothing is deployed")
     with nothing, lock(own, "nowhere", lambda: None):
         pass
     with lock(own, place, lambda: None):
@@ -555,7 +555,7 @@ def test_several_boards_each_with_its_report(
         assert main(["deploy", other.host, *arguments, "--accept", "config"]) == 0
         assert "imports only" in capsys.readouterr().out
         assert main(["rollback", other.host, "--ssh-config", str(config)]) == 1
-        assert "no release before this one" in capsys.readouterr().err
+        assert "the board has no previous release" in capsys.readouterr().err
 
 
 def test_wrong_use_and_dry_run(capsys: Any, model: Path) -> None:

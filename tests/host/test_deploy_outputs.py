@@ -160,13 +160,13 @@ def test_a_dpu_that_hangs_keeps_the_old_release(
     monkeypatch.setattr(scripts, "OUTPUTS_SECONDS", 3)
     with _changed(board, _HANGS):
         error = _assert_kept(board, first, _go(board, plan))
-    assert error.startswith("outputs: no outcome within 3 s; to report it, open an issue with ")
+    assert error.startswith("outputs: no result within 3 s; to report it, open an issue with ")
     monkeypatch.setattr(scripts, "OUTPUTS_SECONDS", 1000)
     monkeypatch.setattr(outputs, "OUTPUTS_SECONDS", 5)
     monkeypatch.setattr(outputs, "_SPARE_SECONDS", 0)
     with _changed(board, _HANGS):  # and nothing on the board ends it
         failed = _go(board, plan)
-    assert failed.error == "outputs: while they were compared: no answer within 5 s"
+    assert failed.error == "outputs: during the comparison: no answer within 5 s"
     assert (board.tutelage / "current").readlink().name == first.release
 
 
@@ -201,7 +201,9 @@ def test_a_board_that_gives_no_report(answer: str, tmp_path: Path, monkeypatch: 
             return answer
 
     board: Any = Board()
-    with pytest.raises(outputs.OutputsDiffer, match="outputs: the comparison gives no report; to "):
+    with pytest.raises(
+        outputs.OutputsDiffer, match="outputs: the comparison returned no report; to "
+    ):
         outputs.compare_outputs(board, "place", "model", {})
 
 
@@ -274,7 +276,7 @@ def test_outputs_of_amds_compilers(
 
 
 def test_what_cannot_be_compared(tmp_path: Path, shared_dir: Path) -> None:
-    with pytest.raises(DpuError, match="it has 1 input, 0 DPU subgraphs and 1 output"):
+    with pytest.raises(DpuError, match="the model has 1 input, 0 DPU subgraphs and 1 output"):
         emulated_outputs.emulated_outputs(DEMO_MODEL / "quantised.xmodel")
     with pytest.raises(DpuError, match="compiled for DPUCVDX8G"):
         emulated_outputs.emulated_outputs(shared_dir / "models/corpus/mnist_cnn_vck190.xmodel")
@@ -292,7 +294,7 @@ def test_parts_that_are_not_compared_are_warned_of(shared_dir: Path, tmp_path: P
     assert (tmp_path / ".expected/1.bin").is_file()
     quantised = emulated_outputs.EmulatedOutputs(DEMO_MODEL / "quantised.xmodel", False)
     installation._write_expected(tmp_path / "none", quantised, report)
-    assert "quantised.xmodel: it has 1 input, 0 DPU subgraphs" in report.warnings[1]
+    assert "quantised.xmodel: the model has 1 input, 0 DPU subgraphs" in report.warnings[1]
 
 
 def test_boards_share_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:

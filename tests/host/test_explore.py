@@ -412,7 +412,7 @@ def _none(_candidate: Any) -> None:
     ("options", "words"),
     [
         (["--capacity", "accuracy"], "needs --trials"),
-        (["--storage", "journal:x"], "give --trials"),
+        (["--storage", "journal:x"], "by --trials"),
         (["--trials", "5", "--storage", "redis://x"], "unpickles"),
         (["--trials", "5", "--storage", "journal:x", "--lease", "0"], "must be positive"),
     ],

@@ -102,7 +102,7 @@ def test_only_a_measurements_files_are_fetched(
         "run.json", "summary.md"}  # fmt: skip
     remote = Remote(board.host, board.ssh_config)
     (measured / "log").mkdir()
-    with pytest.raises(RemoteError, match="sent what was not asked for"):
+    with pytest.raises(RemoteError, match="sent files that were not requested"):
         fetch(remote, f"tutelage/measurements/{NAME}", tmp_path / "copy", ["log"], 1000)
     assert not (tmp_path / "copy").exists()
     (measured / "frames.csv").write_bytes(bytes(2000))
@@ -180,10 +180,10 @@ def test_progress_that_is_none() -> None:
 @pytest.mark.parametrize(
     ("script", "says"),
     [
-        ("yes", "gives more than 16,777,216 bytes"),
-        ("echo '[1, 2]'", "its answer to the check is not that of board/check.py"),
-        ('echo \'{"python": "3.10"}\'', "its answer to the check is not that of board/check.py"),
-        ("head -c 100000 /dev/zero | tr '\\0' [", "its answer to the check is not JSON"),
+        ("yes", "printed more than 16,777,216 bytes"),
+        ("echo '[1, 2]'", "the answer to the check is not that of board/check.py"),
+        ('echo \'{"python": "3.10"}\'', "the answer to the check is not that of board/check.py"),
+        ("head -c 100000 /dev/zero | tr '\\0' [", "the answer to the check is not JSON"),
     ],
     ids=["endless", "list", "incomplete", "deep"],
 )
@@ -263,7 +263,7 @@ def test_a_model_has_no_names_that_a_list_of_checksums_has_not(tmp_path: Path, n
     path.touch()
     (tmp_path / "stage").mkdir()
     gather(tmp_path / "stage", Parts("zcu104", model))
-    with pytest.raises(ReleaseError, match=r"^'model/images/.*': .*: rename it$"):
+    with pytest.raises(ReleaseError, match=r"^'model/images/.*': .*: rename the file$"):
         seal(tmp_path / "stage")
 
 
@@ -273,7 +273,7 @@ def test_received_files_are_read_without_following_links(tmp_path: Path) -> None
     link.symlink_to(plain)
     os.mkfifo(pipe)
     assert read_received(plain, 4) == "text"
-    with pytest.raises(ReceivedError, match="more than 3 bytes"):
+    with pytest.raises(ReceivedError, match="more than the limit of 3 bytes"):
         read_received(plain, 3)
     for path in (link, pipe, tmp_path):
         with pytest.raises(ReceivedError, match=str(path)):

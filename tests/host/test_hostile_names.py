@@ -55,7 +55,7 @@ def test_arguments_arrive_as_they_are(words: list[str]) -> None:
     "host", ["-oProxyCommand=touch x", "-l", "", "a b", "a;b", "a$(b)", "a\nb", "@", "host:path"]
 )
 def test_what_is_no_host_is_refused(host: str) -> None:
-    with pytest.raises(RemoteUsageError, match="not user@host"):
+    with pytest.raises(RemoteUsageError, match="neither user@host"):
         check_hosts([host])
 
 

@@ -207,13 +207,17 @@ def test_watchers_that_are_killed_at_either_end(board: StandInBoard, tmp_path: P
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1 and "Traceback" not in err
     name = measuring.newest(board.host, board.ssh_config)
-    hint = f"to collect it: tutelage measure {board.host} --attach --id {name} --ssh-config "
+    hint = (
+        f"to collect the results: tutelage measure {board.host} --attach --id {name} --ssh-config "
+    )
     assert hint in err
     process = _host_until(board, tmp_path, "1/2 ", "--attach", "--id", name)
     board.run("pkill", "-KILL", "-x", "tail")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert "what watched it there was ended" in err and err.count("idle after") == 1
+    assert (
+        "the process that follows the measurement was ended" in err and err.count("idle after") == 1
+    )
     _, run = _run_of(tmp_path)
     assert run["state"] == "done" and len(run["steps"]) == 2
 
@@ -223,7 +227,7 @@ def test_ctrl_c_leaves_it_and_cancel_ends_it(board: StandInBoard, tmp_path: Path
     process = _host_until(board, tmp_path, "2/3 ")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
-    assert process.returncode == 1 and "goes on by itself" in err and "Traceback" not in err
+    assert process.returncode == 1 and "continues to measure" in err and "Traceback" not in err
     assert main(_arguments(board, tmp_path, "--cancel")) == 1
     _, run = _run_of(tmp_path)
     assert run["state"] == "stopped" and len(run["steps"]) in (1, 2)
@@ -286,7 +290,7 @@ def test_a_file_that_changed_on_its_way_is_told(board: StandInBoard, tmp_path: P
     path = board.tutelage / "measurements" / name / "frames.csv"
     whole = path.read_bytes()
     path.write_bytes(whole[:-10])
-    with pytest.raises(MeasureError, match=r"frames\.csv: is not what the board stored"):
+    with pytest.raises(MeasureError, match=r"frames\.csv: does not have the board's checksum"):
         measuring.collect(board.host, board.ssh_config, name, tmp_path, print)
     path.write_bytes(whole)
     folder = measuring.collect(board.host, board.ssh_config, name, tmp_path, print)

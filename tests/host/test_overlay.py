@@ -77,7 +77,7 @@ def test_local_files_are_verified_pinned_and_placed(
     command = ["overlay", "mine", "--from", str(local)]
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert "Mine 1, dpu.bit, dpu.hwh, dpu.xclbin" in out and "taken down in" in out
+    assert "Mine 1, dpu.bit, dpu.hwh, dpu.xclbin" in out and "recorded in" in out
     output = overlays / "files"
     pins = read_toml(overlays / "sha256.toml")["files"]
     assert pins == {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
@@ -113,7 +113,7 @@ def test_a_wrong_file_leaves_what_was_there(
     output = overlays / "files"
     assert main(["overlay", "mine", "--from", str(local)]) == 0
     before, pins = _contents(output), (overlays / "sha256.toml").read_bytes()
-    for content, words in ((b"corrupt", "published is"), (b"x" * (MOST + 1), "more than")):
+    for content, words in ((b"corrupt", "the published one"), (b"x" * (MOST + 1), "more than")):
         (local / name).write_bytes(content)
         capsys.readouterr()
         assert main(["overlay", "mine", "--from", str(local)]) == 1
@@ -164,8 +164,8 @@ def test_places_that_cannot_be_written(
         (["../mine"], "no overlay for '../mine'"),
         (["mine", "--from", "/none"], "has neither dpu.bit nor mine 1.dpu.bit"),
         (["mine", "--from", ".", "--url", "https://a/"], "exclude each other"),
-        (["mine", "--url", "http://localhost/"], "only https is taken"),
-        (["mine", "--url", "file:///etc/"], "only https is taken"),
+        (["mine", "--url", "http://localhost/"], "not an https address"),
+        (["mine", "--url", "file:///etc/"], "not an https address"),
         (["mine", "--url", "https://[x/"], "not an address"),
         ([], "Missing argument"),
     ],
@@ -297,19 +297,19 @@ def test_downloads_are_verified_and_placed_once(overlays: Path, server: _Server)
     "fault, words",
     [
         ("corrupt", "dpu.bit: md5 is "),
-        ("truncated", "cut off after 100,000 of 200,000 bytes"),
-        ("large", "2,000,000 bytes; at most 1,000,000"),
+        ("truncated", "truncated after 100,000 of 200,000 bytes"),
+        ("large", "2,000,000 bytes are more than the limit of 1,000,000"),
         ("endless", "more than 1,000,000 bytes"),
-        ("page", "sends a page, not the file; fetch the files by a browser"),
+        ("page", "sends a web page, not the file: download the files by a browser"),
         ("404", "answers 404"),
         (
             "redirect http://example.invalid/x",
-            r"is redirected: http://example\.invalid/x: only",
+            r"redirects to http://example\.invalid/x: not an https",
         ),
         ("redirect file:///etc/passwd", "is not allowed"),
-        ("redirect /mine%201.dpu.bit", "cannot be fetched|answers 302"),
-        ("silent", "cannot be fetched: .*timed out"),
-        ("slow", "takes longer than 1 s"),
+        ("redirect /mine%201.dpu.bit", "cannot be downloaded|answers 302"),
+        ("silent", "cannot be downloaded: .*timed out"),
+        ("slow", "took longer than 1 s"),
     ],
 )
 def test_downloads_that_fail(overlays: Path, server: _Server, fault: str, words: str) -> None:
@@ -327,14 +327,14 @@ def test_downloads_that_fail(overlays: Path, server: _Server, fault: str, words:
 def test_nobody_there(overlays: Path) -> None:
     with _Server() as closed:
         pass
-    with pytest.raises(OverlayError, match=r"cannot be fetched: .*refused"):
+    with pytest.raises(OverlayError, match=r"cannot be downloaded: .*refused"):
         _place(closed)
 
 
 def test_http_is_for_tests_only(overlays: Path, server: _Server) -> None:
-    with pytest.raises(OverlayUsageError, match="only https is taken"):
+    with pytest.raises(OverlayUsageError, match="not an https address"):
         _place(server, Fetcher())
-    with pytest.raises(OverlayUsageError, match="only https is taken"):
+    with pytest.raises(OverlayUsageError, match="not an https address"):
         Fetcher(allow_local_http=True).fetch("http://example.invalid/", overlays / "x", 1)
     assert not server.asked
 
@@ -359,5 +359,5 @@ def test_https(overlays: Path, tmp_path: Path) -> None:
         trusting = Fetcher(context=ssl.create_default_context(cafile=str(certificate)))
         assert place_overlay("mine", None, None, url, _quiet, trusting)["placed"]
         server.fault = "redirect http://127.0.0.1:9/"
-        with pytest.raises(OverlayError, match="is redirected"):
+        with pytest.raises(OverlayError, match="the server redirects to"):
             trusting.fetch(url + "mine%201.dpu.bit", tmp_path / "x", MOST)

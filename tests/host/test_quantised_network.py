@@ -187,9 +187,9 @@ def test_several_inputs_and_outputs(images: Tensor, tmp_path: Path) -> None:
     again = tutelage.quantise(network, None, (SHAPE, SHAPE))
     again.load_state_dict(student.state_dict())
     assert torch.equal(again(images, images)[1], student(images, images)[1])
-    with pytest.raises(ExportError, match=r"writes the \.xmodel alone"):
+    with pytest.raises(ExportError, match=r"to write the \.xmodel only"):
         tutelage.export(student, tmp_path)
-    with pytest.raises(DataError, match=r"not float or uint8 .* of \(3, 12, 16\)"):
+    with pytest.raises(DataError, match=r"must be float or uint8 .* of \(3, 12, 16\)"):
         tutelage.quantise(network, pairs, SHAPE)
 
 
@@ -277,7 +277,7 @@ def test_the_form_of_an_export(network: nn.Module, images: Tensor, tmp_path: Pat
     student = tutelage.quantise(network, images)
     with pytest.raises(ExportError, match=r"give mean=\[...\] and std="):
         tutelage.export(student, tmp_path)
-    with pytest.raises(ExportError, match="form is one of 3x16x12, the network's images are 3x12"):
+    with pytest.raises(ExportError, match="form is for images of 3x16x12, the network's are 3x12"):
         tutelage.export(student, tmp_path, form=InputForm(12, 16, "rgb"))
     tutelage.export(student, tmp_path, mean=[0.0], std=[1.0], target=None, activation="none")
     description = read_description(tmp_path / "model.toml")
@@ -307,10 +307,10 @@ def test_calibration_that_does_not_fit(network: nn.Module, images: Tensor, tmp_p
         (
             images[..., 1:],
             SHAPE,
-            r"float32 \[24, 3, 12, 15\], not .* \(N, C, H, W\) of \(3, 12, 16",
+            r"float32 \[24, 3, 12, 15\]; they must be .* \(N, C, H, W\) of \(3, 12, 16",
         ),
-        (images.long(), None, r"int64 \[24, 3, 12, 16\], not float or uint8 \(N, C, H, W"),
-        (images[0], None, "not float or uint8"),
+        (images.long(), None, r"int64 \[24, 3, 12, 16\]; they must be float or uint8 \(N, C, H, W"),
+        (images[0], None, "must be float or uint8"),
         ([{"a": images, "b": images}], None, r"\{a: float32 \[24, 3, 12, 16\], b: .*1 input tens"),
         ([["cat.png"]], None, r"\(str\); it must be"),
         ([3], None, "a calibration batch is int"),
@@ -372,11 +372,11 @@ def test_wrong_use(
     form = InputForm(16, 12, "rgb")
     with pytest.raises(FormError, match="not both"):
         tutelage.quantise(network, images, form=form, mean=[0.5], std=[0.5])
-    with pytest.raises(FormError, match=r"form is one of \(3, 12, 16\)"):
+    with pytest.raises(FormError, match=r"form is for images of \(3, 12, 16\)"):
         tutelage.quantise(network, images[..., 1:], form=form)
     with pytest.raises(UnsupportedOp, match=r"(?i)softsign"):
         tutelage.quantise(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Softsign()), photos, SHAPE)
-    with pytest.raises(ValueError, match="3 labels, the network has 4 outputs"):
+    with pytest.raises(ValueError, match="3 labels, but the network has 4 outputs"):
         tutelage.export(quantised, tmp_path / "mine", labels=["a", "b", "c"])
     with pytest.raises(PackageError, match="empty label"):
         tutelage.export(quantised, tmp_path / "mine", labels=["a", "b", "c", ""])
@@ -386,7 +386,7 @@ def test_wrong_use(
     broken = tutelage.quantise(network, images, mean=[0.5], std=[0.5])
     with torch.no_grad():
         broken.log2_t[1] = torch.nan
-    with pytest.raises(ExportError, match="not finite; train with a lower rate"):
+    with pytest.raises(ExportError, match="not finite: train with a lower"):
         tutelage.export(broken, tmp_path / "mine")
     with pytest.raises(CompileUsageError, match="no target 'zcu105'"):
         tutelage.export(quantised, tmp_path / "mine", target="zcu105")
@@ -409,7 +409,7 @@ def test_mean_and_std_may_be_arrays(
 
 
 def test_mean_and_std_are_those_of_pixels_up_to_1(network: nn.Module, images: Tensor) -> None:
-    with pytest.raises(FormError, match="mean is 123; pixels count as 0 to 1 here"):
+    with pytest.raises(FormError, match="mean is 123; it must be 0 to 1"):
         tutelage.quantise(network, images, mean=[123, 116, 103], std=[0.2, 0.2, 0.2])
     with pytest.raises(FormError, match="std is 58"):
         tutelage.quantise(network, images, mean=[0.5], std=[58.0])
@@ -418,7 +418,7 @@ def test_mean_and_std_are_those_of_pixels_up_to_1(network: nn.Module, images: Te
 def test_what_is_no_network_and_what_is_not_quantised(
     network: nn.Module, images: Tensor, tmp_path: Path
 ) -> None:
-    with pytest.raises(TypeError, match="network is function, not a torch"):
+    with pytest.raises(TypeError, match=r"network must be a torch\.nn\.Module, not function"):
         tutelage.quantise(lambda: network, images)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="Sequential is not quantised"):
         tutelage.export(network, tmp_path)  # type: ignore[arg-type]

@@ -123,7 +123,7 @@ def test_the_service_runs_as_another_user_than_root(board: StandInBoard, plan: P
     assert refused.error.startswith("service: it would run as root, since root deploys")
     assert "--service-user" in refused.error
     missing = _go(board, plan, service=RUNS, service_user="fred")
-    assert missing.error == "service: there is no user fred; make one: useradd --system fred"
+    assert missing.error == "service: there is no user fred: create it by useradd --system fred"
     home = board.root / HOME
     home.chmod(0o700)
     closed = _go(board, plan, service=RUNS, service_user="xilinx")
@@ -167,7 +167,7 @@ def test_a_user_who_is_not_root_deploys_with_sudo(
     own = replace(plan, ssh_config=config, service=RUNS)
     _write(board, "sudo", "#!/bin/sh\necho sudo: a password is required >&2\nexit 1\n")
     refused = _go(board, own)
-    assert refused.error.startswith("service: sudo there asks for a password"), refused.error
+    assert refused.error.startswith("service: sudo on the board asks for a password"), refused.error
     # A sudo that lets everything pass; the stand-in cannot give it root's rights.
     _write(board, "sudo", '#!/bin/sh\nshift\nexec "$@"\n')
     _write(board, "systemctl", "#!/bin/sh\ntest $1 != show || echo 0\n")

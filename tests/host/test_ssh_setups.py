@@ -107,15 +107,15 @@ def test_noise_is_explained_before_rsync_breaks_of_it(
 ) -> None:
     login_file(NOISE["greeting"])
     report = _deploy(board, plan)
-    assert report.error.startswith("login: a login file there prints text where nobody reads it")
+    assert report.error.startswith("login: a login file on the host prints text")
     assert "breaks rsync" in report.error and "Welcome to the lab" in report.error
-    with pytest.raises(RemoteError, match="a login file there prints text"):
+    with pytest.raises(RemoteError, match="a login file on the host prints text"):
         fetch(Remote(board.host, board.ssh_config), "/etc", tmp_path / "copy", ["hostname"], 1000)
     login_file("echo no logins today; exit 1")
     with pytest.raises(RemoteError, match=r"^no logins today$"):
         Remote(board.host, board.ssh_config).sh("echo never")
     login_file("exit 0")
-    with pytest.raises(RemoteError, match="a login file there ends before the command runs"):
+    with pytest.raises(RemoteError, match="a login file exits before the command runs"):
         Remote(board.host, board.ssh_config).sh("echo never")
 
 
@@ -192,7 +192,7 @@ def test_hosts_that_ssh_takes(host: str) -> None:
     ["", "-oProxyCommand=x", "a b", "a@b:22", "[::1]", "::1%a b", "-@::1", "fe80::1%-o", ":"],
 )
 def test_names_that_are_not_hosts(host: str) -> None:
-    with pytest.raises(RemoteUsageError, match="not user@host"):
+    with pytest.raises(RemoteUsageError, match="neither user@host"):
         check_hosts([host])
 
 
@@ -277,7 +277,7 @@ def test_a_changed_and_an_unknown_host_key_get_different_advice(
 
         with pytest.raises(AccessRefused) as unknown:
             Remote(board.host, board.ssh_config).sh("true")
-        assert "is not known here; connect once with `ssh " in str(unknown.value)
+        assert "is not known: connect once by `ssh " in str(unknown.value)
         assert "ssh-keygen" not in str(unknown.value) and "\n" not in str(unknown.value)
     finally:
         board.known_hosts.write_text(known)
@@ -301,7 +301,7 @@ def test_a_key_with_a_passphrase_wants_an_agent(
     with pytest.raises(AccessRefused) as refused:
         Remote(board.host, config).sh("true")
     text = str(refused.value)
-    assert "has a passphrase, which is not asked for here" in text
+    assert "has a passphrase, which cannot be entered here" in text
     assert f'eval "$(ssh-agent)" && ssh-add {shlex.quote(str(key))}' in text
 
     # As told: an agent, with the key in it, by someone who types the passphrase.
@@ -323,7 +323,7 @@ def test_a_user_whose_key_is_not_known_there(board: StandInBoard, tmp_path: Path
     config.write_text(
         board.ssh_config.read_text().replace(f"{board.ssh_config.parent}/client_key", str(key))
     )
-    with pytest.raises(AccessRefused, match="put one there with `ssh-copy-id "):
+    with pytest.raises(AccessRefused, match="install one by `ssh-copy-id "):
         Remote(board.host, config).sh("true")
 
 

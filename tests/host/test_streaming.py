@@ -209,7 +209,7 @@ def test_a_batch_of_broken_pictures_ends_the_run(photos: Path, workers: int) -> 
         path.write_bytes(b"")
     with (
         Reader((data,), workers=workers) as reader,
-        pytest.raises(DataError, match=r"00.png: file is empty; no image of a batch") as caught,
+        pytest.raises(DataError, match=r"00.png: file is empty; no image of this batch") as caught,
     ):
         list(reader([Request(0, torch.tensor([0, 1]))]))
     assert "\n" not in str(caught.value) and "(2 tried)" in str(caught.value)
@@ -218,7 +218,7 @@ def test_a_batch_of_broken_pictures_ends_the_run(photos: Path, workers: int) -> 
 def test_pictures_of_other_sizes_ask_for_size(photos: Path) -> None:
     data = load("folder", photos, "train", memory=0)
     assert data.form.crop == "none"
-    with pytest.raises(DataError, match=r"and the first picture is .*give size"):
+    with pytest.raises(DataError, match=r"the first picture is .*give size"):
         list(Reader((data,))([Request(0, torch.arange(4))]))
 
 

@@ -128,7 +128,7 @@ def test_what_it_is_judged_by(spec: Path, tmp_path: Path) -> None:
     assert text.startswith("Top-1 of the validation images:") and "60.00" in text
     tested = studies.Study(read_toml(spec), tmp_path)
     assert {row["accuracy"] for row in tested.judged(study.done()).values()} == {"50.0", "40.0"}
-    with pytest.raises(ConfigError, match="judged_by 'luck' is none of test, validation"):
+    with pytest.raises(ConfigError, match="judged_by 'luck' is not one of test, validation"):
         _read({**table, "judged_by": "luck"}, tmp_path)
 
 
@@ -290,7 +290,7 @@ def test_weights_that_another_machine_has_for_itself_are_told(
     for cell in study.cells[:2]:
         trials.enqueue_trial({}, {"cell": cell.name, "settings": cell.settings, "seconds": 1.0})
         trials.tell(trials.ask(), 50.0)
-    with pytest.raises(StorageError, match="one directory that all machines share"):
+    with pytest.raises(StorageError, match="a directory that all machines share"):
         list(study.run(1, shared=Shared(url, 0.1)))
 
 

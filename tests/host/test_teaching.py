@@ -119,7 +119,9 @@ def test_a_students_layer_is_found_by_its_value() -> None:
     found = layers_with_values_of(names, network, student)
     assert found == ["cat_5", "features/transition1/pool", "features/conv0", "cat"]
     assert network.training and student.training and student.observer is None is student.tap
-    with pytest.raises(ValueError, match=r"no quantised layer has the value of module 'features.c"):
+    with pytest.raises(
+        ValueError, match=r"no quantised layer computes the same as module 'features.c"
+    ):
         layers_with_values_of(["features.conv0"], network, student)
     with pytest.raises(ValueError, match=r"no module 'block'; it has features, pool, classifier"):
         layers_with_values_of(["block"], network, student)
@@ -179,9 +181,9 @@ def test_features_come_closer(
 def test_features_that_cannot_be_compared(
     float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="compared where a phase distils; none does"):
+    with pytest.raises(ConfigError, match="need a phase that distils; no phase does"):
         _taught(float_run, "qat", tables={"features": {"layers": BLOCKS}})
-    with pytest.raises(ConfigError, match="not equally many"):
+    with pytest.raises(ConfigError, match="give equally many"):
         _taught(float_run, tables={"features": {"layers": BLOCKS, "teacher_layers": ["a"]}})
     with pytest.raises(ConfigError, match=r"weight is 0\.0; it must be positive"):
         _taught(float_run, tables={"features": {"layers": BLOCKS, "weight": 0}})
@@ -210,9 +212,9 @@ def test_a_low_bit_student_starts_from_a_wider_one(
     weights = [q.index for q in narrow.weight_of.values()][1:-1]
     assert (state["log2_t"][weights] <= wide["student"]["log2_t"][weights].ceil()).all()
     assert narrow.bits == Bits(3, 3)
-    with pytest.raises(ConfigError, match="are both given: take one"):
+    with pytest.raises(ConfigError, match="are both given: give one"):
         _taught(float_run, "qat", tables={"quantisation": bits})
-    with pytest.raises(ConfigError, match="start is for students of the quantiser 'tqt'"):
+    with pytest.raises(ConfigError, match="start needs a student of the quantiser 'tqt'"):
         _taught(float_run, "qat", tables={**tables, "quantisation": {
             **bits, "quantiser": "brevitas"}})  # fmt: skip
     tables["student"]["network"] = "resnet-8"

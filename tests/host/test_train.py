@@ -138,11 +138,11 @@ def test_weights_of_ones_own_need_no_epochs(data: tuple[DataSet, DataSet], tmp_p
 @pytest.mark.parametrize(
     "function, words",
     [
-        ("few", "gives 3 values for an image, the data has 10 classes: give the network 10"),
-        ("grey", "takes images of 1 channel, the data's have 3: give colour = .grey. in"),
-        ("pair", "gives tuple for an image: return its logits"),
-        ("auxiliary", "gives tuple while it is trained: return its logits alone"),
-        ("nothing", "its function gives NoneType, not a torch.nn.Module"),
+        ("few", "returns 3 values for an image, but the data has 10 classes: give the network 10"),
+        ("grey", "takes images of 1 channel, those of the data have 3: give colour = .grey. in"),
+        ("pair", "returns tuple for an image: it must return its logits"),
+        ("auxiliary", "returns tuple in training mode: it must return its logits only"),
+        ("nothing", "its function must return a torch.nn.Module, not NoneType"),
     ],
 )
 def test_networks_that_do_not_fit_the_data(
@@ -171,7 +171,7 @@ def test_weights_that_overflow_are_one_clear_line(
     ("function", "method", "words"),
     [
         ("make", "float", ""),
-        ("smooth", "float", r"does not support Mish at 1: use .*\(`tutelage check` has all"),
+        ("smooth", "float", r"does not support Mish at 1: use .*\(`tutelage check` lists all"),
         ("large", "float", "kernel 17x17; the DPU supports 1 to 16"),
         ("large", "qat", "kernel 17x17; the DPU supports 1 to 16"),
     ],
@@ -380,12 +380,14 @@ def test_another_configuration_does_not_resume(
     float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
 ) -> None:
     train(_quantised("qat", float_run), tmp_path, data=data)
-    with pytest.raises(checkpoint.CheckpointError, match="another seed; take another"):
+    with pytest.raises(checkpoint.CheckpointError, match="another seed: give another"):
         train(_quantised("qat", float_run, seed=1), tmp_path, resume=True, data=data)
 
 
 def test_what_cannot_be_trained_is_said(data: tuple[DataSet, DataSet], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there are 240 training images, batch_size is 301"):
+    with pytest.raises(
+        ConfigError, match="there are 240 training images, fewer than batch_size, which is 301"
+    ):
         train(_config("float", training={"batch_size": 301}), tmp_path, data=data)
     with pytest.raises(NetworkError, match="did you mean 'densenet-tiny'"):
         train(_config("float", student={"network": "densenet-tony"}), tmp_path, data=data)
@@ -394,7 +396,7 @@ def test_what_cannot_be_trained_is_said(data: tuple[DataSet, DataSet], tmp_path:
     with pytest.raises(checkpoint.CheckpointError, match="no such file"):
         train(_quantised("qat", tmp_path / "nowhere"), tmp_path, data=data)
     if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="needs a GPU; there is none"):
+        with pytest.raises(ConfigError, match="needs a GPU, and there is none"):
             train(_config("float", training={"mixed_precision": "fp16"}), tmp_path, data=data)
 
 

@@ -128,7 +128,9 @@ def test_names_of_the_classes(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"classes\.txt: line 2 is empty"):
         load("images", folder, "train")
     (folder / "classes.txt").write_text("one\n")
-    with pytest.raises(ValueError, match="gives 7 values for an image, the data has 1 classes"):
+    with pytest.raises(
+        ValueError, match="returns 7 values for an image, but the data has 1 classes"
+    ):
         load_data(_run(folder, tmp_path))
 
 

@@ -133,7 +133,7 @@ def test_a_directory_of_its_own(repo_root: Path, tmp_path: Path) -> None:
     assert sets.validation.classes == sets.train.classes and sets.validation.shape == (3, 16, 16)
     assert len(sets.train) == 240
     (tmp_path / "Hat").mkdir()
-    with pytest.raises(DataError, match=r"Hat: .* has no such class"):
+    with pytest.raises(DataError, match=r"Hat: .* has no class 'Hat'"):
         run_data(config)
 
 
@@ -152,7 +152,7 @@ def test_what_cannot_be_held_out(repo_root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"validation = 0\.5 needs"):
         run_data(config, (one, one))
     idx = _table(repo_root, data={"kind": "idx", "validation": "held", "size": 4})
-    with pytest.raises(DataError, match="idx has no folder for validation"):
+    with pytest.raises(DataError, match="idx takes no directory for validation"):
         run_data(make_config(idx), (one, one))
 
 
@@ -294,7 +294,7 @@ def test_weights_in_the_loss_by_slices_too() -> None:
 
 def test_weights_that_do_not_fit(repo_root: Path, tmp_path: Path) -> None:
     for wrong, words in (
-        ("even", "class_weights 'even' is not balanced or a list"),
+        ("even", "class_weights 'even' is neither \"balanced\" nor a list"),
         ([1.0, 0.0], "must be positive"),
         ([float("nan")], "must be positive"),
         (["a"], "class_weights must be a number"),

@@ -83,7 +83,7 @@ def test_shards_whose_names_say_the_split(tmp_path: Path) -> None:
     assert train.classes == test.classes == ("cat", "dog")
     assert train.labels.tolist() == [0, 0] and test.labels.tolist() == [1]
     (tmp_path / "classnames.txt").write_text("cat\n")
-    _refused("label 1, there are 1 classes", tmp_path, "test")
+    _refused("label 1 is out of range: there are 1 classes", tmp_path, "test")
 
 
 def test_shards_without_splits_give_every_fifth_image_of_a_class_to_test(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_what_is_no_sample_is_counted(tmp_path: Path, caplog: pytest.LogCaptureF
             member.type, member.linkname = kind, "/etc/passwd"
             archive.addfile(member)
         archive.addfile(tarfile.TarInfo("f.cls"))
-    _refused("f.cls: a label is a number from 0", tmp_path)
+    _refused("f.cls: a label must be a number from 0", tmp_path)
     path = _shard(tmp_path / "a.tar", [("a.png", picture), ("dir/c.png", picture),
                                        ("dir/c.cls", b"0"), ("e.cls", b"0")])  # fmt: skip
     assert load("webdataset", tmp_path, "train").labels.tolist() == [0]
@@ -134,7 +134,7 @@ def test_only_files_of_the_folder_are_shards(tmp_path: Path) -> None:
     (tmp_path / "b.tar").symlink_to("/dev/zero")
     _refused("has no .tar files", tmp_path)
     _shard(tmp_path / "c.tar", [])
-    _refused("c.tar: has no sample of an image", tmp_path)
+    _refused("c.tar: has no sample: an image", tmp_path)
     _shard(tmp_path / "x-train.tar", _samples(_pictures(1), [0]))
     _refused("has shards of train but none of test", tmp_path, "test")
 
@@ -144,7 +144,7 @@ def test_only_files_of_the_folder_are_shards(tmp_path: Path) -> None:
 )
 def test_labels_that_are_no_numbers(tmp_path: Path, label: bytes) -> None:
     _shard(tmp_path / "a.tar", [("a.cls", label), ("a.png", b"")])
-    _refused("a.tar: a.cls: a label is a number from 0 to 99999", tmp_path)
+    _refused("a.tar: a.cls: a label must be a number from 0 to 99999", tmp_path)
 
 
 @pytest.mark.parametrize("cut", [600, 1500, 3000, -1100, -512 * 17 - 40])
@@ -155,7 +155,7 @@ def test_a_shard_that_is_cut_off(tmp_path: Path, cut: int) -> None:
     if cut == -1100:
         assert len(load("webdataset", tmp_path, "train", memory=0)) == 3
     else:
-        _refused("cut off|unexpected end of data", tmp_path)
+        _refused("truncated|unexpected end of data", tmp_path)
 
 
 def test_a_shard_that_is_damaged_or_none(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_shard_that_is_damaged_or_none(tmp_path: Path) -> None:
     damaged = bytearray(whole)
     damaged[whole.index(b"0001.cls")] ^= 1
     path.write_bytes(damaged)
-    _refused("cut off or damaged at byte", tmp_path)
+    _refused("truncated or damaged at byte", tmp_path)
     for content in (b"", b"text" * 400, whole[:100]):
         path.write_bytes(content)
         _refused("not a readable tar archive", tmp_path)

@@ -150,7 +150,7 @@ def test_of_several_that_fit_the_first_is_taken_and_said(
     torch.save({"model": trained(), "model_ema": with_prefix("module.", other())}, path)
     with caplog.at_level(logging.WARNING):
         assert is_loaded(path)
-    assert "takes 'model'; 'model_ema.module' would fit as well" in caplog.text
+    assert "loading 'model'; 'model_ema.module' would fit as well" in caplog.text
     caplog.clear()
     network = small()
     weights.load(network, path, part="model_ema")
@@ -187,7 +187,7 @@ def _edited(**changes: Any) -> State:
             "layer2.weight, layer3.weight, layer4.weight, and 2 more); give the network that was",
         ),
         (with_prefix("backbone.", {"body.0.weight": trained()["body.0.weight"]}), "7 of 8 tensors"),
-        ({"log2_t": torch.ones(3), "layers.a.weight": torch.ones(2)}, "a quantised student's"),
+        ({"log2_t": torch.ones(3), "layers.a.weight": torch.ones(2)}, "of a quantised student"),
         (_edited(head_2_bias=torch.full((5,), torch.nan)), "head.2.bias has values that are not"),
         (
             {name: value.to(torch.int8) for name, value in trained().items()},
@@ -195,8 +195,8 @@ def _edited(**changes: Any) -> State:
         ),
         (
             _edited(head_2_bias=torch.ones(5, dtype=torch.complex64)),
-            "1 of another type (head.2.bias: complex64 in the file, float32 in the network); give "
-            "float tensors: the weights of the float network, not of a quantised one",
+            "1 of another type (head.2.bias: complex64 in the file, float32 in the network); "
+            "give the weights of the float network, not of a quantised one",
         ),
         ({"a\x1b[2J": torch.ones(1)}, "unexpected (a\\x1b[2J)"),
         ({"epoch": 3}, "has no tensors"),
@@ -222,7 +222,7 @@ def test_a_head_of_another_size_is_left_out(tmp_path: Path) -> None:
     kept = network.state_dict()["head.2.bias"].clone()
     with pytest.raises(CheckpointError, match=r"1 unexpected \(module\.aux"):
         weights.load(network, path, skip=["head."])
-    with pytest.raises(CheckpointError, match=r"skip 'hed\.': no tensor begins so"):
+    with pytest.raises(CheckpointError, match=r"skip 'hed\.': no tensor's name begins with it"):
         weights.load(network, path, skip=["hed."])
     weights.load(network, path, skip=["head.", "aux."])
     found = network.state_dict()
@@ -280,19 +280,19 @@ def _exported(path: Path) -> None:
         (lambda p: None, "no such file"),
         (lambda p: p.mkdir(), "Is a directory"),
         (os.mkfifo, "not a regular file"),
-        (lambda p: p.write_bytes(b""), "not weights"),
+        (lambda p: p.write_bytes(b""), "not a file of weights"),
         (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1"), "git lfs pull"),
-        (lambda p: p.write_bytes(b"\x08\0\0\0\0\0\0\0{" + b"x" * 20), "damaged or cut off: copy"),
-        (_cut_off, "damaged or cut off: copy it again"),
+        (lambda p: p.write_bytes(b"\x08\0\0\0\0\0\0\0{" + b"x" * 20), "damaged or truncated; copy"),
+        (_cut_off, "damaged or truncated; copy it again"),
         (lambda p: p.write_bytes(pickle.dumps([1, 2, 3], 2)), "damaged"),
         (_compressed, "compressed"),
         (
             lambda p: torch.jit.script(nn.ReLU()).save(p),
-            "a TorchScript program, not a table of tensors: save its tensors alone, "
+            "a TorchScript program, not a table of tensors: save only its tensors, "
             'torch.save(torch.jit.load("w.pth").state_dict(), "weights.pth")',
         ),
         (_exported, 'torch.save(torch.export.load("w.pth").state_dict, "weights.pth")'),
-        (lambda p: np.savez(p.open("wb"), a=np.ones(2)), "a zip file that torch.save did not"),
+        (lambda p: np.savez(p.open("wb"), a=np.ones(2)), "a zip file, but not of torch.save"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")

@@ -1,4 +1,4 @@
-"""Stands in for `pytorch_nndct` (vai_q_pytorch 3.5): AMD's quantiser for the DPU, in PyTorch."""
+"""Emulation of `pytorch_nndct` (vai_q_pytorch 3.5), AMD's quantiser for the DPU, in PyTorch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ try:
     import torch as _torch  # noqa: F401
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "pytorch_nndct is emulated by PyTorch: pip install 'tutelage[host]'", name=error.name
+        "emulating pytorch_nndct needs PyTorch: pip install 'tutelage[host]'", name=error.name
     ) from error
 
 from tutelage.core.errors import not_emulated

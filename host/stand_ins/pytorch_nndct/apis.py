@@ -1,4 +1,4 @@
-"""Stands in for `pytorch_nndct.apis`."""
+"""Emulation of `pytorch_nndct.apis`."""
 
 from __future__ import annotations
 

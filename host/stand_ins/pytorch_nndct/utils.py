@@ -1,4 +1,4 @@
-"""Stands in for `pytorch_nndct.utils`."""
+"""Emulation of `pytorch_nndct.utils`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tutelage.core.errors import not_emulated
 
 
 def register_custom_op(op_type: str, attrs_list: list[str] | None = None) -> Any:
-    """Refuse: an op that XIR does not have is not quantised here."""
+    """Raise an error, since ops that XIR does not have cannot be quantised here."""
     raise not_emulated("pytorch_nndct.utils", "register_custom_op")
 
 

@@ -1,4 +1,4 @@
-"""Image classification data sets for training: uint8 in memory, or read from the disk as needed.
+"""Image classification data sets for training: uint8 in memory, or read from disk as needed.
 
     train = load("idx", None, "train")                           # Fashion-MNIST as Debian ships it
     test = load("cifar10", Path("cifar-10-binary.tar.gz"), "test")
@@ -6,8 +6,8 @@
     large = load("webdataset", Path("imagenet"), "train", size=224)    # streamed
 
 Every file is untrusted: nothing is unpickled or extracted, sizes are checked before memory is
-taken, and whatever is wrong raises DataError, one line that names the file. A format of data sets
-is a file of `tutelage.host.train.data.formats`.
+allocated, and every fault raises DataError, one line that names the file. Each format of data sets
+is a module of `tutelage.host.train.data.formats`.
 """
 
 from tutelage.host.train.data.data_set import DataError, DataSet

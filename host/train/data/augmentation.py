@@ -13,36 +13,38 @@ from tutelage.host.train.data.random_window import random_window
 from tutelage.host.train.data.stored_images import Window
 from tutelage.host.train.data.torchvision_transforms import Transform, make_transforms
 
-BLACK, GREY = 0, 128  # pixel values that augmentation fills in
-_LARGEST_MAGNITUDE = 30  # of RandAugment, whose paper tries up to it
+BLACK, GREY = 0, 128  # pixel values of areas that augmentation fills
+_LARGEST_MAGNITUDE = 30  # the largest that the paper of RandAugment tries
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of training images, in pixel values, in this order but for the mixing.
+    """Random changes of training images, applied to pixel values in the order of the attributes.
 
-    The parameters are drawn apart from being applied: processes that each have a slice of a
-    global batch draw for the whole batch and apply their slice of the parameters, so that the
-    images do not depend on how many processes there are.
+    Drawing parameters is separate from applying them: processes that each have a slice of a global
+    batch draw for the whole batch and apply their slice of the parameters, so that the images do
+    not depend on the number of processes.
 
     Attributes
     ----------
-    random_resized_crop : 0, or the least share of the picture's area that is seen (0.08 in Szegedy
-        et al., arXiv:1409.4842): a random part of the picture, up to a third wider or narrower than
-        the image's shape, is resized to it. Folders and shards are then streamed, since the part is
-        taken from the whole picture in its file
+    random_resized_crop : 0, or the smallest share of the picture's area to crop (0.08 in Szegedy
+        et al., arXiv:1409.4842): a random part of the picture, with an aspect ratio of 3/4 to 4/3
+        of the image's, is resized to the image. Folders and shards are then streamed, since the
+        part is cropped from the whole picture in its file
     flip : mirror half of the images left to right
-    shift : move by up to so many pixels in each direction; what enters is black
-    rand_augment : 0, or the magnitude, 1 to 30, of `rand_augment_operations` random operations
-        on each image (Cubuk et al., arXiv:1909.13719), by torchvision
-    colour_jitter : 0, or by how much of themselves brightness, contrast and saturation may change,
-        by torchvision
-    cutout : side in pixels of a square set to the middle grey, 128; its centre is anywhere in
-        the image and the borders clip it (DeVries and Taylor, arXiv:1708.04552)
-    random_erasing : probability that a random rectangle becomes the middle grey (Zhong et al.,
-        arXiv:1708.04896), by torchvision
+    shift : move each image by up to this many pixels in each direction, filling with black
+    rand_augment : 0, or the magnitude, 1 to 30, of the random operations of RandAugment (Cubuk et
+        al., arXiv:1909.13719; torchvision's implementation)
+    rand_augment_operations : number of RandAugment's operations on each image
+    colour_jitter : 0, or the largest relative change of brightness, contrast and saturation
+        (torchvision's ColorJitter)
+    cutout : side in pixels of a square that is set to mid-grey, 128; its centre is anywhere in the
+        image, whose borders clip it (DeVries and Taylor, arXiv:1708.04552)
+    random_erasing : probability that a random rectangle becomes mid-grey (Zhong et al.,
+        arXiv:1708.04896; torchvision's implementation)
     mixup, cutmix : 0, or alpha of the Beta distribution of an image's share in its mixture with
-        another one, see `tutelage.host.train.data.mixing`; with both, half of the batches each
+        another one, see `tutelage.host.train.data.mixing`; if both are given, each batch uses one
+        of them at random
     """
 
     flip: bool = False
@@ -73,16 +75,16 @@ class Augmentation:
 
     @property
     def mixes(self) -> bool:
-        """Whether images are mixed with others of their batch."""
+        """Whether images are mixed with other images of their batch."""
         return self.mixup > 0 or self.cutmix > 0
 
     def transforms(self) -> tuple[tuple[Transform, ...], tuple[Transform, ...]]:
-        """torchvision's transforms of an image uint8 (C, H, W), before cutout and after it.
+        """Return torchvision's transforms of a uint8 (C, H, W) image, before and after cutout.
 
         Raises
         ------
         MissingPackage
-            Some are wanted, and torchvision is not there.
+            The settings need torchvision, which is not installed.
         """
         return make_transforms(
             self.rand_augment,
@@ -93,9 +95,9 @@ class Augmentation:
         )
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Random parameters of `count` images, each (count, ...); empty when nothing is on.
+        """Draw random parameters for `count` images.
 
-        The number of draws depends on `count` and the settings alone.
+        The number of draws depends only on `count` and the settings.
 
         Returns
         -------
@@ -103,7 +105,8 @@ class Augmentation:
             "flip" bool (count,); "shift" int64 (count, 2), rows and columns cut from the top and
             left of the image padded by `shift`; "cutout" float32 (count, 2) in [0, 1), the
             square's centre as shares of height and width; "seed" int64 (count,), of the random
-            numbers of what changes one image by itself.
+            numbers of random_resized_crop and of torchvision's transforms. Settings that are off
+            have no entry.
         """
         drawn = {}
         if self.flip:
@@ -126,10 +129,11 @@ class Augmentation:
         )
 
     def windows(self, drawn: dict[str, Tensor], aspect: float) -> list[Window] | None:
-        """The parts of the pictures that become the images, by parameters of draw().
+        """Return the part to crop from each picture; None without random_resized_crop.
 
         Parameters
         ----------
+        drawn : parameters of the images, from draw()
         aspect : width of the images, divided by their height
         """
         if not self.random_resized_crop:
@@ -140,23 +144,23 @@ class Augmentation:
         ]
 
     def apply(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
-        """Return uint8 images (N, C, H, W) changed by parameters of draw(), channels_last.
+        """Return uint8 images (N, C, H, W), channels_last, changed by parameters of draw().
 
-        `images` are left as they are; with nothing to do they may be what is returned.
-        apply(x[a:b], {k: v[a:b]}) equals apply(x, drawn)[a:b]. What windows() gives was applied
-        before, and the mixing comes after.
+        `images` are not modified, but may be returned themselves if there is nothing to do.
+        ``apply(x[a:b], {k: v[a:b]})`` equals ``apply(x, drawn)[a:b]``. The crops of windows() come
+        before this, and mixing comes after it.
 
         Raises
         ------
         ValueError
-            The parameters are of other settings, or of another number of images.
+            The parameters were drawn for other settings or for another number of images.
         MissingPackage
-            As `transforms`.
+            As for `transforms`.
         """
         wanted = {name for name in ("flip", "shift", "cutout") if getattr(self, name)}
         wanted |= {"seed"} if self._has_seeds else set()
         if drawn.keys() != wanted or any(len(v) != len(images) for v in drawn.values()):
-            raise ValueError(f"parameters drawn for other settings or not for {len(images)} images")
+            raise ValueError(f"parameters are of other settings, or not of {len(images)} images")
         drawn = {name: values.to(images.device) for name, values in drawn.items()}
         images = images.contiguous(memory_format=torch.channels_last)
         if self.flip or self.shift:
@@ -165,7 +169,7 @@ class Augmentation:
         if before:
             images = _each(images, before, drawn["seed"])
         if self.cutout:
-            # Not masked_fill(), which changes the memory format.
+            # masked_fill() would change the memory format.
             images = images.clone().masked_fill_(
                 _square(images, self.cutout, drawn["cutout"]), GREY
             )
@@ -173,7 +177,7 @@ class Augmentation:
 
 
 def _each(images: Tensor, transforms: tuple[Transform, ...], seeds: Tensor) -> Tensor:
-    """Change each image by itself, with PyTorch's random numbers from its seed."""
+    """Transform each image separately, with PyTorch's random numbers from its seed."""
     changed = torch.empty_like(images)
     with torch.random.fork_rng(devices=[]):
         for target, image, seed in zip(changed, images, seeds.tolist(), strict=True):
@@ -187,11 +191,11 @@ def _each(images: Tensor, transforms: tuple[Transform, ...], seeds: Tensor) -> T
 def _move(images: Tensor, most: int, flip: Tensor | None, shift: Tensor | None) -> Tensor:
     """Shift, then mirror each image of (N, C, H, W), in one gather of whole pixels.
 
-    One flat index per pixel: measured faster than advanced indexing, two gathers or grid_sample.
+    One flat index per pixel was measured faster than advanced indexing, two gathers or grid_sample.
     """
     count, channels, height, width = images.shape
     device = images.device
-    # In NHWC, where a pixel's channels are side by side.
+    # NHWC, so that the channels of a pixel are adjacent.
     padded = F.pad(images.permute(0, 2, 3, 1), [0, 0, most, most, most, most], value=BLACK)
     rows = torch.arange(height, device=device).view(1, -1)
     columns = torch.arange(width, device=device).view(1, -1)
@@ -209,7 +213,7 @@ def _move(images: Tensor, most: int, flip: Tensor | None, shift: Tensor | None) 
 
 
 def _square(images: Tensor, side: int, centre: Tensor) -> Tensor:
-    """The mask (N, 1, H, W) of a square in each image, around `centre` (N, 2) in [0, 1)."""
+    """Return the mask (N, 1, H, W) of a square in each image, around `centre` (N, 2) in [0, 1)."""
     inside = []
     for axis, length in enumerate(images.shape[2:]):
         start = (centre[:, axis : axis + 1] * length).long() - side // 2

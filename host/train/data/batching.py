@@ -1,4 +1,4 @@
-"""The order in which an epoch goes through the images."""
+"""Order in which an epoch visits the images."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tutelage.host.train.data.data_set import DataSet
 from tutelage.host.train.data.stored_images import StoredImages
 
 SHARDS_AT_ONCE = 16
-"""Shards whose images are mixed: a disk reads these, and not all places of a large set at once."""
+"""Shards whose images are shuffled together, so that a disk does not seek across a large set."""
 
 
 def batches(
     count: int, batch_size: int, seed: int, epoch: int, containers: NDArray[np.int64] | None = None
 ) -> list[Tensor]:
-    """The epoch's random order of range(count) in full batches, int64; the rest is left out.
+    """Return a random order of range(count) as full batches, int64; the remainder is left out.
 
     PyTorch's CPU generator uses only the low 32 bits of its seed. Fibonacci hashing (Knuth, The
     Art of Computer Programming 3, 6.4) spreads the seeds over them: no two seeds less than 2**16
@@ -25,8 +25,11 @@ def batches(
 
     Parameters
     ----------
-    containers : by image, the number of the file that it shares with others; where there are more
-        than SHARDS_AT_ONCE files, they come in a random order, and so many at a time are mixed
+    count : number of images
+    seed, epoch : of the run; each pair has its own order
+    containers : number of the shard that each image is in, int64 (count,). If there are more than
+        SHARDS_AT_ONCE shards, they come in a random order, and the images of this many shards at
+        a time are shuffled together
     """
     generator = torch.Generator().manual_seed((seed * 0x9E3779B1 + epoch) & 0xFFFFFFFF)
     full = count // batch_size
@@ -38,7 +41,7 @@ def batches(
 
 
 def epoch_batches(data: DataSet, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
-    """The rows of each batch of an epoch, see `batches`."""
+    """Return the rows of each batch of an epoch, see `batches`."""
     stored = data.store if isinstance(data.store, StoredImages) else None
     containers = stored.pictures.containers if stored else None
     return batches(len(data), batch_size, seed, epoch, containers)

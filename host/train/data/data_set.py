@@ -1,4 +1,4 @@
-"""Labelled images, and their way into the network."""
+"""Labelled images and their conversion to the network's input."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tutelage.host.train.data.stored_images import Chosen, DataError, StoredImag
 __all__ = ["DataError", "DataSet", "make_form", "normalise"]
 
 MEAN, SCALE = 128.0, 1 / 128
-"""(v - 128) / 128, unless a data set says otherwise: at fix point 7 that is v - 128 in int8, so
-that all 256 levels enter the DPU exactly, none is rounded or clipped."""
+"""The default input is (v - 128) / 128: at fix point 7 that is v - 128 in int8, so that all 256
+levels reach the DPU exactly, without rounding or clipping."""
 
 LEAST_STD = 1e-3
-"""With 1/255, pixels enter as they are, 0 to 255."""
+"""Smallest standard deviation; 1/255, which makes the input the pixel value, is allowed."""
 
 _COLOURS = {1: "grey", 3: "rgb"}  # by the number of channels
 
@@ -31,19 +31,19 @@ class DataSet:
 
     Attributes
     ----------
-    store : uint8 (N, C, H, W) in memory, or images that are read when they are asked for; three
+    store : uint8 (N, C, H, W) in memory, or images that are read from disk on access; three
         channels are RGB
-    labels : int64 (N,), each an index into `classes`; all of them -1 where there are none
-    classes : the classes' names; without labels they may be unknown
-    form : how a picture becomes one of the images, and that the network's input; when it is None
-        pictures are not cropped, and the input is (v - 128) / 128
-    files : where each image was read from; empty where it was not a file of its own
+    labels : int64 (N,), each an index into `classes`; all -1 in a set without labels
+    classes : names of the classes; they may be empty in a set without labels
+    form : how a picture becomes an image, and an image the network's input. With None pictures are
+        not cropped, and the input is (v - 128) / 128
+    files : file of each image; empty if the images are not single files
     """
 
     store: Tensor | StoredImages
     labels: Tensor
     classes: tuple[str, ...]
-    form: InputForm = None  # type: ignore[assignment]  # never None once it is made
+    form: InputForm = None  # type: ignore[assignment]  # never None after __post_init__
     files: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
@@ -55,12 +55,12 @@ class DataSet:
 
     @property
     def is_labelled(self) -> bool:
-        """Whether there are labels."""
+        """Whether the images have labels."""
         return bool(self.labels[0] >= 0)
 
     @property
     def is_streamed(self) -> bool:
-        """Whether the images stay in their files."""
+        """Whether the images are read from their files on access."""
         return isinstance(self.store, StoredImages)
 
     @property
@@ -71,22 +71,30 @@ class DataSet:
 
     @property
     def images(self) -> Tensor:
-        """All images, uint8 (N, C, H, W); of a set that is streamed, all of them are read."""
+        """All images, uint8 (N, C, H, W); a streamed set reads all of them from disk."""
         return self.pixels()
 
     def pixels(self, chosen: slice | Sequence[int] | Tensor = slice(None)) -> Tensor:
-        """The pixels of chosen images, uint8 (N, C, H, W).
+        """Return the pixels of chosen images, uint8 (N, C, H, W).
 
         Raises
         ------
         DataError
-            One of them cannot be read; in a set that is in memory all can.
+            One of them cannot be read (only in a streamed set).
         """
         return self.store[chosen]
 
     def take(self, count: int) -> DataSet:
-        """Up to `count` images, all when it is 0: the first, or where the images are sorted by
-        class, as a folder's are, evenly spread."""
+        """Return up to `count` images; 0 for all of them.
+
+        They are the first ones, or, if the images are sorted by class as in a folder, evenly spaced
+        ones.
+
+        Raises
+        ------
+        ValueError
+            `count` is negative.
+        """
         if count < 0:
             raise ValueError(f"count is {count}; it must not be negative")
         if not 0 < count < len(self):
@@ -96,11 +104,11 @@ class DataSet:
         return self.part(0, count)
 
     def part(self, start: int, stop: int) -> DataSet:
-        """The images from `start` to `stop`; nothing is copied or read."""
+        """Return the images from `start` to `stop`, without copying or reading them."""
         return self._chosen(slice(start, stop))
 
     def subset(self, rows: Tensor) -> DataSet:
-        """The images of some rows, int64; of a streamed set nothing is read."""
+        """Return the images of some rows, int64 (N,); those of a streamed set are not read."""
         return self._chosen(rows.numpy())
 
     def _chosen(self, rows: Chosen) -> DataSet:
@@ -118,12 +126,12 @@ class DataSet:
         return replace(self, store=store, labels=self.labels[rows], files=files)
 
     def inputs(self, chosen: slice | Tensor = slice(None)) -> Tensor:
-        """The network's inputs (N, C, H, W), float32 and channels_last, of chosen images.
+        """Return the network's inputs (N, C, H, W), float32, channels_last, of chosen images.
 
         Raises
         ------
         DataError
-            As `pixels`.
+            As for `pixels`.
         """
         return normalise(self.pixels(chosen), self.form)
 
@@ -134,18 +142,18 @@ def make_form(
     std: Sequence[float] = (),
     crop: str = "none",
 ) -> InputForm:
-    """The form of images (C, H, W).
+    """Return the form of images (C, H, W).
 
     Parameters
     ----------
-    mean, std : as torchvision has them, of pixels in 0..1; for each channel or one for all. The
-        input is (v / 255 - mean) / std; without both it is (v - 128) / 128
+    mean, std : as in torchvision, for pixels in 0..1; one value for each channel or one for all.
+        The input is (v / 255 - mean) / std; without both it is (v - 128) / 128
     crop : "none" or "center"
 
     Raises
     ------
     FormError
-        There are neither 1 nor C of them, or a value is not one of such pixels.
+        There are neither 1 nor C values, or a value is not possible for pixels in 0..1.
     """
     channels, height, width = shape
     check_normalisation(mean, std)
@@ -155,19 +163,19 @@ def make_form(
 
 
 def channel_values(given: float | Iterable[float]) -> tuple[float, ...]:
-    """Return a mean or deviation as a tuple: of a number, a sequence, an array or a tensor."""
+    """Return a mean or standard deviation as a tuple; a number gives a tuple of one."""
     if isinstance(given, int | float):
         return (float(given),)
     return tuple(float(value) for value in given)
 
 
 def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
-    """Check the values of each channel's mean and deviation, of pixels in 0..1.
+    """Check the mean and standard deviation of each channel, for pixels in 0..1.
 
     Raises
     ------
     FormError
-        There is one without the other, or a value is not one of such pixels.
+        One is given without the other, or a value is not possible for pixels in 0..1.
     """
     if bool(mean) != bool(std):
         raise FormError("mean and std go together")
@@ -176,17 +184,17 @@ def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
         for value in values:
             if not smallest <= value <= 1:
                 raise FormError(
-                    f"{name} is {value:g}; pixels count as 0 to 1 here, so it must be "
-                    f"{smallest:g} to 1 (values for pixels 0 to 255 are divided by 255)"
+                    f"{name} is {value:g}; it must be {smallest:g} to 1, since pixels are 0 to 1 "
+                    "here: divide values for pixels 0 to 255 by 255"
                 )
 
 
 def normalise(images: Tensor, form: InputForm) -> Tensor:
-    """Return (v - mean) * scale, float32 and channels_last, of uint8 (N, C, H, W).
+    """Return (v - mean) * scale, float32, channels_last, of uint8 images (N, C, H, W).
 
-    Each value is that of `tutelage.core.images.input_form.float_table`, to the bit.
+    Each value equals that of `tutelage.core.images.input_form.float_table`, bit for bit.
     """
-    # Written into a tensor laid out beforehand: .contiguous() leaves one channel in NCHW strides.
+    # Allocated in this layout first: .contiguous() leaves images of one channel in NCHW strides.
     out = torch.empty(
         images.shape,
         dtype=torch.float32,

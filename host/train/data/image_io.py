@@ -1,4 +1,4 @@
-"""Single images of a data set as files."""
+"""Reading and writing of single images of a data set."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from tutelage.host.train.data.stored_images import PictureError
 
 
 def read_bgr(path: Path) -> NDArray[np.uint8]:
-    """One image of a file, BGR (H, W, 3), upright.
+    """Read an image file, BGR (H, W, 3), upright.
 
     Raises
     ------
     PictureError
-        It cannot be read, is too large (`tutelage.core.images.decoder`), cut off or not an image.
+        The file cannot be read, is too large (`tutelage.core.images.decoder`), truncated or not an
+        image.
     """
     try:
         return np.asarray(read_image(path), np.uint8)
@@ -28,6 +29,6 @@ def read_bgr(path: Path) -> NDArray[np.uint8]:
 
 
 def encode_png(image: Tensor) -> bytes:
-    """A PNG file of one uint8 image (C, H, W), grey or in colours."""
+    """Return one uint8 image (C, H, W), grey or RGB, as the bytes of a PNG file."""
     pixels = image.permute(1, 2, 0).numpy()[..., ::-1]  # OpenCV's colours are BGR
     return cv2.imencode(".png", np.ascontiguousarray(pixels))[1].tobytes()

@@ -1,4 +1,4 @@
-"""Reading one split of a data set, whatever its format."""
+"""Reading of one split of a data set in any format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tutelage.host.train.data.formats.format import DEFAULT_MEMORY, DataFormat, 
 from tutelage.host.train.data.formats.registry import data_format
 
 PICTURE_COLOURS = ("rgb", "grey")
-"""What pictures of folders and shards can be made."""
+"""Colours that pictures of folders and shards can be converted to."""
 
 SPLITS = ("train", "test")
 
@@ -31,28 +31,28 @@ def load(
 
     Parameters
     ----------
-    kind : a format's name, of `tutelage.host.train.data.formats.registry.format_names`:
+    kind : name of the format (`tutelage.host.train.data.formats.registry.format_names`):
         idx, a directory with MNIST's four files, each plain or .gz; cifar10 and cifar100, the
         *binary* version as a directory or as the .tar.gz; folder, train/<class>/<image> and
-        test/<class>/<image> (or val, valid), or <class>/<image>, of which every fifth is test;
-        images, all images below the path, which have no labels;
-        webdataset, train/*.tar and test/*.tar, or *.tar in the same ways
-    path : where it is; None is Debian's Fashion-MNIST for idx, an error for the others
+        test/<class>/<image> (or val, valid), or <class>/<image>, of which every fifth image is
+        for testing; images, all images below the path, without labels;
+        webdataset, train/*.tar and test/*.tar, or *.tar, of which every fifth is for testing
+    path : of the data set; None is Debian's Fashion-MNIST for idx, an error for the others
     split : "train" or "test"
     size : height and width in pixels, or one number for both, to which pictures of a folder or of
-        shards are resized, after their largest middle part of that shape was cropped; 0 leaves them
+        shards are resized, after a centre crop to that aspect ratio; 0 keeps their size
     mean, std : see make_form()
-    memory : most bytes of pixels that are read into memory; larger folders and shards are streamed
-    colour : "rgb" or "grey", which pictures of a folder or of shards are made; "": RGB, or as the
-        images of the data set are
+    memory : most bytes of pixels to read into memory; larger folders and shards are streamed
+    colour : "rgb" or "grey", to which pictures of a folder or of shards are converted; "": RGB, or
+        the data set's own colours
 
     Raises
     ------
     DataError
-        A file is missing, malformed or cut short, or images and labels do not fit together, or
-        they have another number of channels than mean and std.
+        A file is missing, malformed or truncated, images and labels do not match, or they have
+        another number of channels than mean and std.
     ValueError
-        Kind, split, size or colour is none of those above.
+        Kind, split, size or colour is not one of those above.
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is neither 'train' nor 'test'")
@@ -62,23 +62,23 @@ def load(
     wanted = Wanted(height_and_width(size), memory, colour or "rgb")
     try:
         data = reader.read(path, split, wanted)
-    except OSError as error:  # reached where no more is known than that the system refused
+    except OSError as error:  # of the operating system, where a format has no better message
         raise DataError(f"{error.filename or path}: {error.strerror or error}") from error
     if colour and data.shape[0] != COLOURS[colour]:
         own = "grey" if data.shape[0] == 1 else "in colour"
         raise DataError(
-            f"{path}: images are {own}; colour changes those of folders and shards only"
+            f"{path}: images are {own}; colour converts pictures of folders and shards only"
         )
     return _formed(data, reader, path, wanted, mean, std)
 
 
 def load_held_out(kind: str, path: Path, train: DataSet, memory: int = DEFAULT_MEMORY) -> DataSet:
-    """Read images for validation from a place of their own, in the form of the training's.
+    """Read validation images from a directory of their own, in the form of the training images.
 
     Raises
     ------
     DataError
-        As `load`, or this kind of data set has no such place.
+        As for `load`, or this kind of data set does not support such a directory.
     """
     reader = data_format(kind)
     wanted = Wanted(train.shape[1:], memory, train.form.colour)
@@ -90,18 +90,18 @@ def load_held_out(kind: str, path: Path, train: DataSet, memory: int = DEFAULT_M
 
 
 def check_colour(colour: str) -> None:
-    """Check what pictures are to be made; raises ValueError where it is not a colour of theirs."""
+    """Raise ValueError unless `colour` is "" or one of `PICTURE_COLOURS`."""
     if colour not in ("", *PICTURE_COLOURS):
         raise ValueError(f"colour is {colour!r}; it must be {' or '.join(PICTURE_COLOURS)}")
 
 
 def height_and_width(size: int | Sequence[int]) -> tuple[int, int] | None:
-    """Return the height and width that a size means; None where pictures keep theirs.
+    """Return height and width in pixels; None for 0, with which pictures keep their size.
 
     Raises
     ------
     ValueError
-        It is neither 0, nor one or two numbers from 1 to `LONGEST_SIDE`.
+        `size` is neither 0, nor one or two numbers from 1 to `LONGEST_SIDE`.
     """
     sides = (size, size) if isinstance(size, int) else tuple(size)
     if sides == (0, 0):
@@ -122,7 +122,7 @@ def _formed(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> DataSet:
-    """The data set with the form of its images, which must have the size that was asked for."""
+    """Return the data set with the form of its images; raise DataError if their size is wrong."""
     if wanted.size and data.shape[1:] != wanted.size:
         raise DataError(
             f"{path}: images are {shown_size(data.shape)}; size {shown_size(wanted.size)} resizes "

@@ -1,8 +1,8 @@
 """MixUp and CutMix: images and labels of a batch mixed with those of their neighbours.
 
 Zhang et al., arXiv:1710.09412, and Yun et al., arXiv:1905.04899. The share of an image in its
-mixture is one random number for a batch, from a Beta distribution, and its partner is the image
-before it: the batch is in a random order already.
+mixture is one random number per batch, from a Beta distribution, and its partner is the image
+before it, since the batch is already in a random order.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ def mix(
 ) -> tuple[Tensor, Tensor]:
     """Return every image but the first, mixed with the one before it, and soft labels.
 
-    Whoever has a slice of a batch adds the image before it in front, and gets what the whole batch
-    would give.
+    A process that has a slice of a batch puts the image before the slice in front of it, and so
+    gets the same mixtures as one that has the whole batch.
 
     Parameters
     ----------
     images : the network's inputs, float32 (N + 1, C, H, W)
     labels : int64 (N + 1,)
     seed : of the random numbers
-    mixup, cutmix : alpha of the Beta distribution, 0 for never; one of them is not 0. With both,
-        one is chosen at random
+    mixup, cutmix : alpha of the Beta distribution, 0 for never; one of them must not be 0. With
+        both, one is chosen at random
 
     Returns
     -------
@@ -53,7 +53,7 @@ def mix(
 def _box(
     numbers: np.random.Generator, share: float, height: int, width: int
 ) -> tuple[int, int, int, int]:
-    """The part that comes from the other image: its first row, the row after its last, columns.
+    """Return the part to copy from the other image: first row, last row + 1, and columns alike.
 
     Its sides are sqrt(1 - share) of the image's, its centre is anywhere in the image, and the
     borders clip it.

@@ -1,4 +1,4 @@
-"""Paths of very many files in little memory."""
+"""Paths of millions of files in little memory."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 
 class PathTable(Sequence[Path]):
-    """Paths below a folder: their bytes one behind the other, and where each ends.
+    """Paths below a folder: their bytes, concatenated, and the offset where each ends.
 
-    A path takes its own length and 8 bytes, a hundred times less than a `Path`: a million files of
-    30 characters take 38 MB. Parts share the bytes; processes that were forked do too, since
-    nothing in them has a count of references.
+    A path takes its own length and 8 bytes, a hundred times less than a `Path`: a million paths of
+    30 characters take 38 MB. Parts share the bytes; forked processes do too, since there are no
+    reference counts in them to write to.
 
     Parameters
     ----------
     folder : the folder
-    inside : paths below it, relative to it
+    inside : paths relative to it
     """
 
     def __init__(self, folder: Path, inside: Iterable[str]) -> None:
@@ -40,7 +40,7 @@ class PathTable(Sequence[Path]):
 
     @property
     def folder(self) -> Path:
-        """The folder that they are below."""
+        """Folder that contains all paths."""
         return Path(os.fsdecode(self._folder))
 
     @overload

@@ -1,4 +1,4 @@
-"""A random part of a picture, as random resized crops take it."""
+"""Random part of a picture for a random resized crop."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import math
 
 import numpy as np
 
-_LOG_ASPECTS = math.log(3 / 4), math.log(4 / 3)  # of the part, in terms of the image's own
+_LOG_ASPECTS = math.log(3 / 4), math.log(4 / 3)  # of the part, relative to the image's
 _TRIES = 10
 
 
 def random_window(
     seed: int, least: float, aspect: float, height: int, width: int
 ) -> tuple[int, int, int, int]:
-    """Return a random part of a picture: top, left, height, width.
+    """Return a random part of a picture: top, left, height, width, in pixels.
 
-    Its area is evenly distributed from `least` to all of the picture's, its aspect ratio
-    logarithmically from 3/4 to 4/3 of the image's (Szegedy et al., arXiv:1409.4842, section 6).
-    Where ten draws do not fit into the picture, it is the largest middle part of the image's shape.
+    Its area is uniform from `least` to 1 of the picture's, its aspect ratio log-uniform from 3/4 to
+    4/3 of the image's (Szegedy et al., arXiv:1409.4842, section 6). If none of ten draws fits into
+    the picture, the result is the largest centre crop of the image's aspect ratio.
 
     Parameters
     ----------
-    seed : of the random numbers; the same gives the same part of the same picture
-    least : share of the picture's area, 0 to 1
-    aspect : width of the image that the part becomes, divided by its height
+    seed : of the random numbers; the same seed gives the same part of the same picture
+    least : smallest share of the picture's area, 0 to 1
+    aspect : width of the resulting image, divided by its height
+    height, width : of the picture, in pixels
     """
     numbers = np.random.default_rng(seed)
     areas = height * width * numbers.uniform(least, 1, _TRIES)

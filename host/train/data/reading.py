@@ -1,10 +1,10 @@
-"""Batches of images: read, cropped and augmented, in this process or in others.
+"""Batches of images: read, cropped and augmented, in this process or in worker processes.
 
     with Reader((train, test), augmentation, workers=4) as reader:
         for batch in reader(requests):
             ...
 
-What is random comes with the request, so that a batch does not depend on who reads it.
+Random parameters come with the request, so that a batch does not depend on which process reads it.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from tutelage.host.train.data.stored_images import (
 )
 
 MOST_WORKERS = 8
-"""Worker processes of one training process, where the configuration leaves their number open."""
+"""Most worker processes of one training process, if the configuration does not set their number."""
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Request:
-    """A batch that is wanted.
+    """Request for a batch.
 
     Attributes
     ----------
-    part : number of the data set
-    rows : int64 (N,), of its images
-    drawn : parameters of the augmentation for them; None for images as they are
-    mix_seed : of the mixing that follows; it comes back with the batch
+    part : index of the data set
+    rows : int64 (N,), indices of its images
+    drawn : parameters of their augmentation; None for unchanged images
+    mix_seed : seed of the mixing that follows; the batch returns it
     """
 
     part: int
@@ -62,14 +62,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch: images uint8 (N, C, H, W) and labels int64 (N,), in the order of the request.
+    """A batch of images in the order of its request.
 
     Attributes
     ----------
-    rows : int64 (N,), of these images in the data set
-    broken : what is said of pictures that cannot be read, and are left out
-    mix_seed : the request's
-    error : why there is no batch; "" where there is one
+    images : uint8 (N, C, H, W)
+    labels : int64 (N,)
+    rows : int64 (N,), indices of these images in the data set
+    broken : a message for each picture that cannot be read and is left out
+    mix_seed : of the request
+    error : why the batch could not be read; "" if it was
     """
 
     images: Tensor
@@ -81,13 +83,13 @@ class Batch:
 
 
 class Reader:
-    """Reads batches of several data sets, ahead of time where it has worker processes.
+    """Reader of batches of several data sets, ahead of time if it has worker processes.
 
     Parameters
     ----------
-    sets : the data sets, by whose number requests name them
-    augmentation : of requests that have parameters for it
-    workers : number of processes that read; 0: the one that asks
+    sets : the data sets; requests give their index
+    augmentation : applied for requests that have parameters
+    workers : number of worker processes; 0 reads in the calling process
     """
 
     def __init__(
@@ -107,19 +109,20 @@ class Reader:
         self.close()
 
     def close(self) -> None:
-        """End the workers; another request would start new ones."""
+        """End the workers; the next request starts new ones."""
         self._loader = None
         self._processes.clear()
 
     def __call__(self, requests: Iterable[Request]) -> Iterator[Batch]:
         """Yield the batches of the requests in their order.
 
-        Pictures that cannot be read are left out, and each is named once.
+        Pictures that cannot be read are left out, with a warning the first time.
 
         Raises
         ------
         DataError
-            None of a batch can be read, one has another size and none was given, or a worker died.
+            No picture of a batch can be read, a picture has another size than the first and no
+            size was given, or a worker died.
         """
         here = map(self._source.__getitem__, requests)
         for batch in self._by_workers(requests) if self._workers else here:
@@ -142,7 +145,7 @@ class Reader:
                 collate_fn=_as_it_is,
                 worker_init_fn=_begin_worker,
                 persistent_workers=True,
-                generator=torch.Generator(),  # PyTorch's own would be at another place behind it
+                generator=torch.Generator(),  # leaves the state of PyTorch's global one unchanged
             )
         others = set(multiprocessing.active_children())
         batches = iter(self._loader)
@@ -158,18 +161,20 @@ class Reader:
             yield batch
 
     def explain(self, error: RuntimeError) -> None:
-        """Raise DataError where a worker process died: PyTorch then raises RuntimeError wherever
-        this process is at that moment."""
+        """Raise DataError if a worker process died.
+
+        PyTorch reports that by a RuntimeError, wherever this process is at that moment.
+        """
         if any(process.exitcode for process in self._processes):
             raise DataError(
                 f"one of {self._workers} processes that read images died, perhaps for lack of "
-                f"memory or of room in /dev/shm: {one_line(error)} (fewer by [data] workers; 0 "
-                "reads in the training's own)"
+                f"memory or of space in /dev/shm: {one_line(error)}: set [data] workers to fewer, "
+                "or to 0 to read in the training process"
             ) from error
 
 
 class _Asked:
-    """The requests under way, as a DataLoader's sampler."""
+    """Current requests, in the form of a DataLoader's sampler."""
 
     requests: Iterable[Request] = ()
 
@@ -178,7 +183,7 @@ class _Asked:
 
 
 class _Source(Dataset[Batch]):
-    """From a request to its batch."""
+    """Map from requests to their batches."""
 
     def __init__(self, sets: tuple[DataSet, ...], augmentation: Augmentation) -> None:
         self._sets, self._augmentation = sets, augmentation
@@ -186,7 +191,7 @@ class _Source(Dataset[Batch]):
     def __getitem__(self, request: Request) -> Batch:
         try:
             return self._batch(request)
-        except DataError as error:  # as it is: a DataLoader adds a stack of many lines
+        except DataError as error:  # not raised: a DataLoader would add a traceback to its text
             nothing = torch.empty(0)
             return Batch(nothing, nothing, nothing, error=str(error))
 
@@ -209,7 +214,10 @@ class _Source(Dataset[Batch]):
 def _read(
     data: DataSet, rows: list[int], windows: list[Window] | None, broken: list[str]
 ) -> tuple[Tensor, list[int]]:
-    """Images, uint8 (N, C, H, W), and which of the rows they are; others are added to `broken`."""
+    """Return images, uint8 (N, C, H, W), and their positions in `rows`.
+
+    The messages of pictures that cannot be read are appended to `broken`.
+    """
     found, kept = [], []
     for place, row in enumerate(rows):
         window = windows[place] if windows else None
@@ -220,34 +228,41 @@ def _read(
         else:
             kept.append(place)
     if not found:
-        raise DataError(f"{broken[0]}; no image of a batch can be read ({len(rows)} tried)")
+        raise DataError(f"{broken[0]}; no image of this batch can be read ({len(rows)} tried)")
     return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2), kept
 
 
 def _one(data: DataSet, row: int, window: Window | None) -> np.ndarray:
-    """One image, uint8 (H, W, C)."""
+    """Return one image, uint8 (H, W, C)."""
     if isinstance(data.store, StoredImages):
         return data.store.read(row, window)
     pixels = data.store[row].permute(1, 2, 0).numpy()
-    # As OpenCV has pictures: BGR, grey ones with three equal channels.
+    # OpenCV's layout: BGR, grey pictures with three equal channels.
     bgr = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[..., ::-1]
     return fit_part(np.ascontiguousarray(bgr), data.form, window)
 
 
 def readable_inputs(data: DataSet) -> Tensor:
-    """Return the network's inputs (N, C, H, W) of the images that can be read; raises DataError."""
+    """Return the network's inputs, float32 (N, C, H, W), of the images that can be read.
+
+    Raises
+    ------
+    DataError
+        No image can be read.
+    """
     (batch,) = Reader((data,))([Request(0, torch.arange(len(data)))])
     return normalise(batch.images, data.form)
 
 
 def worker_count(wanted: int, sets: Sequence[DataSet], processes: int) -> int:
-    """Return how many processes read for one training process.
+    """Return the number of worker processes of one training process.
 
     Parameters
     ----------
-    wanted : by the configuration; -1: one for each CPU that the training processes share, up to
-        `MOST_WORKERS`, where a data set is streamed, else none
-    processes : of training, on this machine
+    wanted : number in the configuration; -1: if a data set is streamed, this process's share of the
+        CPUs, up to `MOST_WORKERS`, else 0
+    sets : the run's data sets
+    processes : number of training processes on this machine
     """
     if wanted >= 0:
         return wanted
@@ -257,8 +272,7 @@ def worker_count(wanted: int, sets: Sequence[DataSet], processes: int) -> int:
 
 
 def _begin_worker(number: int) -> None:
-    # OpenCV's threads do not survive a fork, and those of several workers would be in each other's
-    # way.
+    # OpenCV's threads do not survive a fork, and those of several workers would compete for CPUs.
     cv2.setNumThreads(0)
 
 

@@ -1,4 +1,4 @@
-"""[data] of a training run."""
+"""Settings of [data] in a training run's configuration."""
 
 from __future__ import annotations
 
@@ -12,27 +12,31 @@ from tutelage.host.train.data.loading import check_colour, height_and_width
 
 @dataclass(frozen=True)
 class Data:
-    """What is learnt from.
+    """The data set of a run and how its images become the network's input.
 
     Attributes
     ----------
-    kind, path, size : see tutelage.host.train.data.load
-    colour : "grey" makes pictures of folders and shards grey, of one channel, and so does the
-        application then; "rgb", which they are by default, does not
-    limit : take so many images of the training set only, 0 all: the first ones, or where they are
-        sorted by class, as a folder's are, evenly spread
-    mean, std : of the input, of pixels in 0..1 as torchvision has them, for each channel or one for
-        all: [0.485, 0.456, 0.406] and [0.229, 0.224, 0.225] for networks trained on ImageNet.
-        Without them the input is (v - 128) / 128, which int8 holds exactly
-    validation : share of the training images, of each class alike, that nothing is learnt from and
-        that the run is judged by meanwhile; or a directory of such images (of class directories, or
-        of shards). The test set is then met at the end only. 0: judge by the test set
-    validation_seed : says which images those are, where they are a share; -1: the run's own seed.
-        Runs that are compared, or of which one teaches the other, need the same
-    in_memory_mib : most MiB of pixels of a split that are kept in memory; larger folders and
-        shards are read from the disk as they are needed
-    workers : processes that read and augment ahead of the training, for each training process; 0
-        for none, -1 for as many as there are CPUs, 8 at most, where images come from the disk
+    kind : format of the data set: idx (MNIST's files), cifar10, cifar100, folder, images (without
+        labels) or webdataset; see `tutelage.host.train.data.load`
+    path : of the data set; "" is Debian's Fashion-MNIST for idx, an error for the others
+    size : pixels, or [height, width], to which pictures of folders and shards are resized after a
+        centre crop to that aspect ratio; 0 keeps their size
+    colour : "grey" converts pictures of folders and shards to one channel, both in training and in
+        the application; "": RGB
+    limit : use only this many images of the training set, 0 for all: the first ones, or, if they
+        are sorted by class as in a folder, evenly spaced ones
+    mean, std : normalisation of the input, for pixels in 0..1 as in torchvision, one value for each
+        channel or one for all: [0.485, 0.456, 0.406] and [0.229, 0.224, 0.225] for networks trained
+        on ImageNet. Without them the input is (v - 128) / 128, which int8 represents exactly
+    validation : share of the training images of each class that is held out of training to evaluate
+        the run on until its end; or a directory of such images (with class directories, or of
+        shards). The test set is then used only at the end. 0: evaluate on the test set
+    validation_seed : seed that chooses the held-out images, if `validation` is a share; -1: the
+        seed of the run. Runs that are compared, and a teacher and its students, need the same one
+    in_memory_mib : most MiB of pixels of a split to keep in memory; larger folders and shards are
+        read from disk as needed
+    workers : processes that read and augment images ahead of training, for each training process;
+        0 for none, -1 for one per CPU, up to 8, if images are read from disk
     """
 
     kind: str = "idx"
@@ -48,7 +52,7 @@ class Data:
     workers: int = -1
 
     def __post_init__(self) -> None:
-        data_format(self.kind)  # ValueError where there is none of that name
+        data_format(self.kind)  # raises ValueError if the kind is unknown
         height_and_width(self.size)
         check_colour(self.colour)
         for name, least in (
@@ -58,12 +62,12 @@ class Data:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more")
         if isinstance(self.validation, float) and not 0 <= self.validation < 1:
             raise ValueError(
-                f"validation is {self.validation:g}; it is a share of the training images below 1, "
-                "or a directory"
+                f"validation is {self.validation:g}; it must be a share of the training images, "
+                "0 or more and below 1, or a directory"
             )
         check_normalisation(self.mean, self.std)
 
     @property
     def validates(self) -> bool:
-        """Whether there are images for validation."""
+        """Whether the run has validation images."""
         return bool(self.validation)

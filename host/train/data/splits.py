@@ -1,4 +1,4 @@
-"""Which images of a data set are for what, where nothing but their labels says it."""
+"""Splits of a data set that has no split of its own: by the labels of its images alone."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import torch
 from numpy.typing import NDArray
 
 TEST_EVERY = 5
-"""Without a test split every fifth image of a class is the test's; where no class has so many, the
-last one of each class that has two."""
+"""Every fifth image of a class is for testing; if no class has five, the last image of each class
+that has two."""
 
 _PURPOSE = 0x76616C69
-"""So that other random numbers of the same seed are not these."""
+"""Mixed into the seed, so that other uses of the same seed get other random numbers."""
 
 
 def is_in_split(labels: NDArray[np.int64], split: str) -> NDArray[np.bool_]:
-    """Return which images are in "train" or "test"."""
+    """Return whether each image is in the split "train" or "test", bool (N,)."""
     places = places_in_class(labels)
     found: NDArray[np.bool_] = places % TEST_EVERY == TEST_EVERY - 1
     if not found.any():
@@ -24,10 +24,10 @@ def is_in_split(labels: NDArray[np.int64], split: str) -> NDArray[np.bool_]:
 
 
 def is_held_out(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
-    """Return which images are held out for validation.
+    """Return whether each image is held out for validation, bool (N,).
 
-    Of each class it is `share`, rounded, but one image at least where there are two, and never all.
-    Which ones, the seed says.
+    Of each class it is `share` of the images, rounded, but at least one if the class has two, and
+    never all. The seed chooses them.
     """
     generator = torch.Generator().manual_seed((seed ^ _PURPOSE) & 0xFFFFFFFF)
     order = torch.randperm(len(labels), generator=generator).numpy()
@@ -39,7 +39,7 @@ def is_held_out(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[n
 
 
 def places_in_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how many images of its class are before each."""
+    """Return for each image how many earlier images its class has, int64 (N,)."""
     order = np.argsort(labels, kind="stable")
     counts = np.bincount(labels)
     places = np.empty_like(order)

@@ -1,7 +1,7 @@
-"""Images that stay in their files until they are asked for.
+"""Images that are read from their files on access.
 
-Decoding, cropping and resizing are the application's (`tutelage.core.images`), so that a picture
-has the same pixels here, in memory and on the board.
+Decoding, cropping and resizing are those of the application (`tutelage.core.images`), so that a
+picture gives the same pixels whether it is streamed, in memory or on the board.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tutelage.core.images.input_form import InputForm
 Chosen = slice | NDArray[np.int64]
 
 Window = Callable[[int, int], tuple[int, int, int, int]]
-"""From a picture's height and width to the part that is taken: top, left, height, width."""
+"""From a picture's height and width to the part to crop: top, left, height, width, in pixels."""
 
 
 class DataError(TutelageError, ValueError):
@@ -30,39 +30,39 @@ class DataError(TutelageError, ValueError):
 
 
 class PictureError(DataError):
-    """One picture cannot be read; others may."""
+    """One picture cannot be read; others may be readable."""
 
 
 class Pictures(Protocol):
-    """Pictures in files, by their number. They can be sent to other processes."""
+    """Pictures in files, by index. They can be sent to other processes."""
 
     @property
     def files(self) -> Sequence[Path]:
-        """The file of each; empty where they are not files of their own."""
+        """File of each picture; empty if they are not single files."""
 
     @property
     def containers(self) -> NDArray[np.int64] | None:
-        """The number of the file that each is in, where a file has many; else None."""
+        """Number of the shard that each picture is in, (N,); None without shards."""
 
     def __len__(self) -> int: ...
 
     def take(self, chosen: Chosen) -> Pictures:
-        """Return a part of them."""
+        """Return some of the pictures."""
 
     def read(self, number: int) -> NDArray[np.uint8]:
-        """Return one, BGR (H, W, 3), upright; raises PictureError."""
+        """Read one picture, BGR (H, W, 3), upright; raise PictureError if that fails."""
 
     def name(self, number: int) -> str:
-        """Return what names it for a reader."""
+        """Return the name of a picture for messages."""
 
 
 class StoredImages:
-    """Images of one size, read from files; an index gives them as a tensor.
+    """Images of one size, read from files; indexing returns them as a tensor.
 
     Parameters
     ----------
-    pictures : where they are
-    form : the size, and the crop before it is resized to that, and the colours
+    pictures : the pictures to make them from
+    form : size, crop and colours of the images
     resized : whether pictures of another size are resized; else they are refused
     """
 
@@ -78,16 +78,16 @@ class StoredImages:
         return len(self), self.form.channels, self.form.height, self.form.width
 
     def take(self, chosen: Chosen) -> StoredImages:
-        """Return a part of the images, of which nothing is read."""
+        """Return some of the images, without reading them."""
         return StoredImages(self.pictures.take(chosen), self.form, self._resized)
 
     def __getitem__(self, chosen: slice | Sequence[int] | Tensor) -> Tensor:
-        """Read images, uint8 (N, C, H, W) and channels_last.
+        """Read images, uint8 (N, C, H, W), channels_last.
 
         Raises
         ------
         DataError
-            One of them cannot be read, or is of another size.
+            One of them cannot be read, or has another size and pictures are not resized.
         """
         numbers = np.arange(len(self))[chosen.numpy() if isinstance(chosen, Tensor) else chosen]
         pixels = np.empty((len(numbers), *self.shape[2:], self.form.channels), np.uint8)
@@ -96,26 +96,26 @@ class StoredImages:
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
     def read(self, number: int, window: Window | None = None) -> NDArray[np.uint8]:
-        """Read one image, (H, W, C) in the form's colours.
+        """Read one image, uint8 (H, W, C), in the form's colours.
 
         Parameters
         ----------
-        window : the part of the picture that is resized to the image, instead of the form's crop
+        window : part of the picture to resize to the image, instead of the form's crop
 
         Raises
         ------
         PictureError
-            It cannot be read.
+            The picture cannot be read.
         DataError
-            It has another size, and pictures are not resized.
+            The picture has another size, and pictures are not resized.
         """
         picture = self.pictures.read(number)
         size = self.form.height, self.form.width
         if not self._resized and picture.shape[:2] != size:
             found = f"{picture.shape[0]}x{picture.shape[1]}"
             raise DataError(
-                f"{self.pictures.name(number)}: is {found} and the first picture is "
-                f"{size[0]}x{size[1]}; give size to make them equal"
+                f"{self.pictures.name(number)}: is {found}, the first picture is "
+                f"{size[0]}x{size[1]}: give size, to which all are resized"
             )
         return fit_part(picture, self.form, window)
 
@@ -123,16 +123,16 @@ class StoredImages:
 def fit_part(
     picture: NDArray[np.uint8], form: InputForm, window: Window | None = None
 ) -> NDArray[np.uint8]:
-    """Return a picture, BGR (H, W, 3), as an image of the form's size and colours.
+    """Return a picture, uint8 BGR (H, W, 3), as an image of the form's size and colours.
 
     Parameters
     ----------
-    window : the part of the picture that is resized to the image, instead of the form's crop
+    window : part of the picture to resize to the image, instead of the form's crop
     """
     if window is not None:
         top, left, height, width = window(*picture.shape[:2])
         picture = picture[top : top + height, left : left + width]
         form = InputForm(form.width, form.height, form.colour)
-    # The fitter's buffer is a new one each time and so the caller's; an image that needs no
-    # resizing and no change of colours is the picture itself.
+    # A new fitter has a new buffer, which the caller may keep; an image that needs no resizing and
+    # no colour conversion is the picture itself.
     return np.asarray(ImageFitter(form)(picture), np.uint8)

@@ -1,4 +1,4 @@
-"""Transforms of single images by torchvision, where it is installed."""
+"""Torchvision's transforms of single images, if it is installed."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from tutelage.core.commands import MissingPackage
 from tutelage.host.networks.torchvision_import import import_torchvision
 
 Transform = Callable[[Tensor], Tensor]
-"""From an image uint8 (C, H, W) to another of its size, with PyTorch's global random numbers."""
+"""From a uint8 (C, H, W) image to one of the same size, with PyTorch's global random numbers."""
 
 
 @cache
 def make_transforms(
     magnitude: int, operations: int, jitter: float, erasing: float, fill: int
 ) -> tuple[tuple[Transform, ...], tuple[Transform, ...]]:
-    """Return the transforms that change colours and shapes, and then those that erase.
+    """Return the transforms that change colours and geometry, and those that erase.
 
     Parameters
     ----------
-    magnitude, operations : of RandAugment; magnitude 0: none
-    jitter : of brightness, contrast and saturation, as shares of themselves
-    erasing : probability of a rectangle
-    fill : pixel value of what enters and of rectangles
+    magnitude, operations : of RandAugment; magnitude 0 turns it off
+    jitter : largest relative change of brightness, contrast and saturation
+    erasing : probability of an erased rectangle
+    fill : pixel value of uncovered areas and of rectangles
 
     Raises
     ------
     MissingPackage
-        Some are wanted, and torchvision is not installed or does not fit this PyTorch.
+        A transform is needed, and torchvision is not installed or does not fit this PyTorch.
     """
     if not (magnitude or jitter or erasing):
         return (), ()
@@ -40,7 +40,7 @@ def make_transforms(
     except ImportError as error:
         raise MissingPackage(
             "[augmentation] rand_augment, colour_jitter and random_erasing need torchvision "
-            f"({error}): pip install torchvision, or leave them out"
+            f"({error}): pip install torchvision, or set them to 0"
         ) from error
     shapes, erasers = [], []
     if magnitude:

@@ -149,7 +149,7 @@ def test_errors_are_one_line(
         (["disasm", str(shared_dir / CNN), "--part", "1"], "--part 1: "),
         (["asm", str(source), *out], "there is code after END"),
         (["asm", str(bad), *out], "line 3: ISA1 has no instruction 'JUMP'"),
-        (["asm", str(bad), *out, "--isa", "isa7"], "can be isa0 or isa1"),
+        (["asm", str(bad), *out, "--isa", "isa7"], "not one of isa0, isa1"),
         (["asm", str(tmp_path / "none.s"), *out], "No such file"),
     ):
         assert main(arguments) == 2, arguments

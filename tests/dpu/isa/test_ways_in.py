@@ -76,4 +76,4 @@ def test_an_order_is_of_instructions(
 ) -> None:
     arguments = ["--input", "in.npy", "--output", str(tmp_path / "out.npy"), "--order", "1"]
     assert main(["run", str(demo_model), *arguments]) == 2
-    assert "--order goes with --engine instructions" in capsys.readouterr().err
+    assert "--order needs --engine instructions" in capsys.readouterr().err

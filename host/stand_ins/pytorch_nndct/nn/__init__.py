@@ -1,4 +1,4 @@
-"""Stands in for `pytorch_nndct.nn`."""
+"""Emulation of `pytorch_nndct.nn`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Formats of data sets, a file for each."""
+"""Formats of data sets, one module for each."""

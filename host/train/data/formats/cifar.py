@@ -25,20 +25,23 @@ from tutelage.host.train.data.formats.format import (
 )
 from tutelage.host.train.data.formats.registry import register_format
 
-MAX_ARCHIVE = 1 << 28  # of an unpacked CIFAR archive; the real ones have 176 and 162 MiB
+MAX_ARCHIVE = 1 << 28  # bytes of an unpacked archive; the published ones have 176 and 162 MiB
 CIFAR_SHAPE = (3, 32, 32)
 CIFAR_MAX_RECORDS = 50_000  # in one file
 CIFAR_MAX_FILE = CIFAR_MAX_RECORDS * (2 + 3 * 32 * 32)
 
 
 class CifarFormat(DataFormat):
-    """A binary version: a record is `label_bytes`, the last of which counts, then 3x32x32.
+    """A binary version: each record is `label_bytes` labels and 3x32x32 pixels.
 
     Parameters
     ----------
-    directory : in the archive
-    files : by split
-    names : the file with the classes' names
+    name : of the format
+    directory : name of the directory in the archive
+    files : names of the files by split
+    names : name of the file with the class names
+    label_bytes : labels of a record, of one byte each; the last one is used
+    classes : number of classes
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class CifarFormat(DataFormat):
         self.label_bytes, self.classes = label_bytes, classes
 
     def read(self, path: Path, split: str, wanted: Wanted) -> DataSet:
-        """Read the files of one split, from a directory or an archive; all must be there."""
+        """Read the files of one split, from a directory or an archive; none may be missing."""
         names = self.files[split]
         if path.is_dir():
             files = _cifar_directory(path, self.directory, (*names, self.names))
@@ -64,7 +67,7 @@ class CifarFormat(DataFormat):
         for name in names:
             if name not in files:
                 raise DataError(
-                    f"{path}: has no {name}; the binary version is wanted, not the Python one"
+                    f"{path}: has no {name}: give the binary version, not the Python one"
                 )
             parts.append(self._records(files[name], f"{path}: {name}"))
         classes = numbered_classes(self.classes)
@@ -83,8 +86,8 @@ class CifarFormat(DataFormat):
         length = self.label_bytes + element_count(CIFAR_SHAPE)
         if not data or len(data) % length:
             raise DataError(
-                f"{where}: {len(data)} bytes are not whole records of {length}: "
-                "cut short, or no CIFAR"
+                f"{where}: {len(data)} bytes are not whole records of {length}: truncated, or not "
+                "a CIFAR file"
             )
         records = np.frombuffer(data, np.uint8).reshape(-1, length)
         check_labels(torch.tensor(records[:, self.label_bytes - 1].max()), self.classes, where)
@@ -115,7 +118,7 @@ register_format(CIFAR100)
 
 
 def _cifar_directory(path: Path, inner: str, names: Collection[str]) -> dict[str, bytes]:
-    """The contents of those files that `path`, or `inner` in it, has."""
+    """Return the contents of those files that `path`, or `inner` in it, has, by name."""
     if (path / inner).is_dir():
         path = path / inner
     files = {}
@@ -128,10 +131,10 @@ def _cifar_directory(path: Path, inner: str, names: Collection[str]) -> dict[str
 
 
 def _cifar_archive(path: Path, names: Collection[str]) -> dict[str, bytes]:
-    """The contents of the regular members of a .tar.gz that have those base names.
+    """Return the contents of the regular members of a .tar.gz that have those base names.
 
-    It is unpacked in memory as a whole: that bounds all that tarfile, which believes the sizes
-    in its headers, can be made to read.
+    The whole archive is unpacked in memory first: tarfile trusts the sizes in headers, and this
+    bounds how much it can read.
     """
     try:
         with gzip.open(path) as stream:
@@ -139,7 +142,9 @@ def _cifar_archive(path: Path, names: Collection[str]) -> dict[str, bytes]:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read as .tar.gz: {reason_of(error)}") from error
     if len(data) > MAX_ARCHIVE:
-        raise DataError(f"{path}: unpacks to more than {MAX_ARCHIVE} bytes, which CIFAR does not")
+        raise DataError(
+            f"{path}: unpacks to more than {MAX_ARCHIVE} bytes: not an archive of CIFAR"
+        )
     files: dict[str, bytes] = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
@@ -161,7 +166,7 @@ def _cifar_archive(path: Path, names: Collection[str]) -> dict[str, bytes]:
 
 def _check_cifar_size(size: int, where: str) -> None:
     if size > CIFAR_MAX_FILE:
-        raise DataError(f"{where}: {size} bytes are more than a CIFAR file has")
+        raise DataError(f"{where}: {size} bytes are more than the {CIFAR_MAX_FILE} of a CIFAR file")
 
 
 def _cifar_names(data: bytes, count: int, where: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Folders of image files: a directory for each class."""
+"""Folders of image files, with a directory for each class."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _KINDS = ", ".join(IMAGE_SUFFIXES)
 
 
 class TooFewImages(DataError):
-    """There are no images that could be the test's."""
+    """There are too few images to keep some for testing."""
 
 
 class FolderFormat(DataFormat):
@@ -92,7 +92,7 @@ class FolderPictures:
 
 @dataclass(frozen=True)
 class _Found:
-    """The images of some classes, sorted by class and path, and how many files were skipped."""
+    """Images, sorted by class and path, and the number of skipped files by reason."""
 
     classes: tuple[str, ...]
     pictures: FolderPictures
@@ -114,35 +114,37 @@ def _of_split(path: Path, split: str) -> _Found:
         if split == "train":
             return _in_folder(path / "train", required=True)
         if test is None:
-            raise DataError(f"{path}: has train but none of {', '.join(TEST_NAMES)}")
+            raise DataError(f"{path}: has train but no test directory ({', '.join(TEST_NAMES)})")
         classes = tuple(folder.name for folder in class_folders(path / "train"))
         return _among(_in_folder(test, required=False), classes, path / "train")
     if test is not None:
         raise DataError(f"{path}: has {test.name} but no train directory")
     found = _in_folder(path, required=True)
-    if split == "test":  # both splits are of the same files: said once
+    if split == "test":  # both splits are of the same files: report the skipped ones once
         found.skipped.clear()
     if len(found.labels) == len(found.classes):
         raise TooFewImages(
-            f"{path}: one image of each class is too few to learn and to test: put at least two "
-            'into each class directory, or quantise without labels, kind = "images"'
+            f"{path}: one image of each class is too few for training and testing: put at least "
+            'two into each class directory, or quantise without labels by kind = "images"'
         )
     return found.where(is_in_split(found.labels, split))
 
 
 def _among(found: _Found, classes: tuple[str, ...], where: Path) -> _Found:
-    """The same images by the classes of the training."""
+    """Return the images with the labels of the training set's classes."""
     for name in found.classes:
         if name not in classes:
-            raise DataError(f"{found.pictures.files.folder / name}: {where} has no such class")
+            raise DataError(f"{found.pictures.files.folder / name}: {where} has no class {name!r}")
     numbers = np.array([classes.index(name) for name in found.classes], np.int64)
     return _Found(classes, found.pictures, numbers[found.labels], found.skipped)
 
 
 def _in_folder(directory: Path, required: bool) -> _Found:
-    """Each class directory's images with those below it, and how many files were skipped.
+    """Return the images at any depth of each class directory.
 
-    With `required` no class may be empty.
+    Parameters
+    ----------
+    required : raise DataError if a class is empty
     """
     classes = tuple(path.name for path in class_folders(directory))
     if not classes:
@@ -161,7 +163,7 @@ def _in_folder(directory: Path, required: bool) -> _Found:
 def _labelled(
     directory: Path, classes: Sequence[str], labels: array[int], skipped: Counter[str]
 ) -> Iterator[str]:
-    """Yield the images' paths below a directory, and add the label of each to `labels`."""
+    """Yield the images' paths relative to a directory, and append the label of each to `labels`."""
     numbers = {name: number for number, name in enumerate(classes)}
     start = len(os.path.join(directory, ""))  # noqa: PTH118  (with the separator)
     for path in walk_images(directory, skipped):

@@ -1,4 +1,4 @@
-"""What every format of data sets is, and what their readers share."""
+"""Interface of a data set format, and helpers that the formats share."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from tutelage.core.errors import one_line
 from tutelage.host.train.data.data_set import DataError, DataSet
 
 MAX_BYTES = 1 << 32
-"""Of the images of one split that can only be in memory."""
+"""Most bytes of the images of one split in a format that cannot be streamed."""
 
 DEFAULT_MEMORY = 1 << 30
-"""Bytes of the images of one split that are read into memory; of more they are streamed."""
+"""Most bytes of the images of one split to read into memory; a larger split is streamed."""
 
 TEST_NAMES = ("test", "val", "valid", "validation")
-"""Of directories and shards of a test split; the first that is there counts."""
+"""Names of directories and shards of a test split; the first that exists is used."""
 TAR_ERRORS = (tarfile.TarError, OSError, ValueError, ArithmeticError, RuntimeError)
-"""Beside its own errors tarfile lets through what malformed numbers, names and chains of headers
-cause in it."""
+"""Errors that tarfile raises for damaged files: its own, and those that malformed numbers, names
+and chains of headers cause in it."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """How the images of a split are to be read.
+    """How to read the images of a split.
 
     Attributes
     ----------
-    size : height and width to which pictures are cropped and resized; None leaves them. A format
-        whose images have their own size only ignores it
-    memory : bytes of images that may be read into memory; a format of single files streams larger
-        sets
-    colour : "rgb" or "grey", of pictures; a format whose images have their own colours ignores it
+    size : height and width to which pictures are cropped and resized; None keeps their size. A
+        format whose images have a fixed size ignores it
+    memory : most bytes of images to read into memory; a format of single files streams larger sets
+    colour : "rgb" or "grey", to which pictures are converted; a format whose images have fixed
+        colours ignores it
     """
 
     size: tuple[int, int] | None = None
@@ -45,13 +45,14 @@ class Wanted:
 
 
 class DataFormat:
-    """How the files of a data set are read.
+    """Reader of one format of data sets.
 
     Attributes
     ----------
-    name : as `kind` of a training configuration takes it
-    crop : of images that a size is given for; "none" where images have their own size only
-    is_labelled : its images have labels
+    name : the value of `kind` in a training configuration
+    crop : how images are cropped before they are resized, "center"; "none" if they have a fixed
+        size
+    is_labelled : whether its images have labels
     """
 
     name: str
@@ -59,17 +60,17 @@ class DataFormat:
     is_labelled = True
 
     def default_path(self) -> Path:
-        """Return where the data set is when no path is given.
+        """Return the path of the data set to use if none is given.
 
         Raises
         ------
         DataError
-            No such place is known, or nothing is there.
+            The format has no default, or it does not exist.
         """
         raise DataError(f"{self.name}: give the path of the data set")
 
     def read(self, path: Path, split: str, wanted: Wanted) -> DataSet:
-        """Read one split; its form is set by the caller.
+        """Read one split; the caller sets its form.
 
         Parameters
         ----------
@@ -78,49 +79,55 @@ class DataFormat:
         Raises
         ------
         DataError
-            A file is missing, malformed or cut short.
+            A file is missing, malformed or truncated.
         OSError
-            The system refused.
+            The operating system reported an error.
         """
         raise NotImplementedError
 
     def read_held_out(self, path: Path, classes: tuple[str, ...], wanted: Wanted) -> DataSet:
-        """Read images for validation that have a place of their own, with the training's classes.
+        """Read validation images from a directory of their own.
+
+        Parameters
+        ----------
+        classes : of the training set
 
         Raises
         ------
         DataError, OSError
-            As `read`; or the format has no such place.
+            As for `read`; or the format does not support such a directory.
         """
-        raise DataError(f"{path}: {self.name} has no folder for validation; give a share, as 0.1")
+        raise DataError(
+            f"{path}: {self.name} takes no directory for validation: give a share, such as 0.1"
+        )
 
     def known_shape(self, path: Path | None) -> tuple[tuple[int, int, int], int] | None:
-        """Return (C, H, W) and the number of classes where these are known without reading."""
+        """Return (C, H, W) and the number of classes; None if they are not known before reading."""
         return None
 
 
 def shown_size(shape: Sequence[int]) -> str:
-    """Return height and width, the last two of `shape`, for messages."""
+    """Return height and width, the last two of `shape`, as "HxW" for messages."""
     return f"{shape[-2]}x{shape[-1]}"
 
 
 def element_count(shape: Sequence[int]) -> int:
-    """Return the number of elements, an integer of any size: a header may claim more than 2**64."""
+    """Return the number of elements; of any size, since a header may claim more than 2**64."""
     return prod(shape)
 
 
 def numbered_classes(count: int) -> tuple[str, ...]:
-    """Return class names where none are known."""
+    """Return numbers as class names, for data sets that name no classes."""
     return tuple(str(number) for number in range(count))
 
 
 def check_labels(labels: Tensor, classes: int, path: Path | str) -> None:
-    """Raise DataError where a label is not among the classes."""
+    """Raise DataError if a label is not less than the number of classes."""
     highest = int(labels.max())
     if highest >= classes:
-        raise DataError(f"{path}: label {highest} is out of range, there are {classes} classes")
+        raise DataError(f"{path}: label {highest} is out of range: there are {classes} classes")
 
 
 def reason_of(error: Exception) -> str:
-    """Return what an exception says, in one line, without the file that the message names."""
+    """Return the text of an exception in one line, without the name of the file."""
     return one_line(getattr(error, "strerror", None) or error)

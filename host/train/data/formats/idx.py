@@ -44,7 +44,8 @@ class IdxFormat(DataFormat):
     def default_path(self) -> Path:
         if not DEFAULT_IDX.is_dir():
             raise DataError(
-                f"{DEFAULT_IDX} is absent: apt install dataset-fashion-mnist, or give path"
+                f"{DEFAULT_IDX}: no such directory: apt install dataset-fashion-mnist, or give "
+                "another path"
             )
         return DEFAULT_IDX
 
@@ -71,7 +72,7 @@ register_format(IdxFormat())
 
 
 def _idx_file(directory: Path, name: str) -> Path:
-    """The file of that name, or its .gz."""
+    """Return the path of a file, plain or .gz; raise DataError if there is neither."""
     for path in (directory / name, directory / f"{name}.gz"):
         if path.is_file():
             return path
@@ -79,12 +80,14 @@ def _idx_file(directory: Path, name: str) -> Path:
 
 
 def _read_idx(path: Path, rank: int) -> Tensor:
-    """The unsigned bytes of an IDX file (http://yann.lecun.com/exdb/mnist), shaped by its header.
+    """Return the values of an IDX file of unsigned bytes, in the shape that its header gives.
+
+    The format is described at http://yann.lecun.com/exdb/mnist.
 
     Raises
     ------
     DataError
-        Another type or rank, no values, fewer or more values than the header says.
+        The file has another type or rank, no values, or fewer or more than its header says.
     """
     try:
         with _open(path) as stream:
@@ -92,13 +95,13 @@ def _read_idx(path: Path, rank: int) -> Tensor:
             if head[:4] != bytes((0, 0, 8, rank)):
                 raise DataError(f"{path}: not an IDX file of unsigned bytes with {rank} dimensions")
             if len(head) < 4 + 4 * rank:
-                raise DataError(f"{path}: cut short in its header")
+                raise DataError(f"{path}: truncated in its header")
             shape = struct.unpack_from(f">{rank}I", head, 4)
             size = element_count(shape)
             _check_size(path, shape, size)
             values = bytearray(stream.read(size))
             if len(values) < size:
-                raise DataError(f"{path}: cut short: {len(values)} of {size} values")
+                raise DataError(f"{path}: truncated: {len(values)} of {size} values")
             if stream.read(1):
                 raise DataError(f"{path}: more bytes follow the {size} values")
     except (OSError, EOFError, zlib.error) as error:
@@ -108,16 +111,16 @@ def _read_idx(path: Path, rank: int) -> Tensor:
 
 def _open(path: Path) -> BinaryIO:
     if path.suffix == ".gz":
-        return gzip.open(path)  # type: ignore[return-value]  # reads like one
+        return gzip.open(path)  # type: ignore[return-value]  # has the methods of BinaryIO
     return path.open("rb")
 
 
 def _check_size(path: Path, shape: Sequence[int], size: int) -> None:
-    """Raise DataError before `size` bytes are taken that the file cannot contain."""
+    """Raise DataError if the file cannot contain `size` bytes, before memory is allocated."""
     if not size:
-        raise DataError(f"{path}: is empty, its header says {shape}")
+        raise DataError(f"{path}: empty: its header says {shape}")
     if size > MAX_BYTES:
-        raise DataError(f"{path}: {size} bytes are too many, {MAX_BYTES} are the limit")
+        raise DataError(f"{path}: {size} bytes are more than the limit of {MAX_BYTES}")
     possible = path.stat().st_size * (DEFLATE_RATIO if path.suffix == ".gz" else 1)
     if size > possible:
-        raise DataError(f"{path}: cut short: its header promises {size} values")
+        raise DataError(f"{path}: truncated: its header says {size} values")

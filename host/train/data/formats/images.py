@@ -1,4 +1,4 @@
-"""Image files without labels: for quantising a trained network, which then labels them itself."""
+"""Image files without labels, for quantising a trained network: its own predictions label them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from tutelage.host.train.data.path_table import PathTable
 from tutelage.host.train.data.splits import TEST_EVERY, is_in_split
 
 CLASSES = "classes.txt"
-"""In the folder: the names of the network's outputs, one a line; without it they are numbered."""
+"""File in the folder that names the network's outputs, one per line; else they are numbered."""
 
 MAX_NAMES = 1 << 22
-"""Most bytes of such a file."""
+"""Most bytes of `CLASSES`."""
 
 
 class ImagesFormat(DataFormat):
-    """All images below a folder, or of its folders train and test.
+    """All images below a folder, or those of its folders train and test.
 
-    Without these every fifth is the test's, and of fewer than five all are both's.
+    Without these two folders every fifth image is for testing; fewer than five images are used for
+    both.
     """
 
     name = "images"
@@ -59,7 +60,7 @@ register_format(ImagesFormat())
 
 
 def _place(path: Path, split: str) -> tuple[Path, bool]:
-    """The folder of a split's images, and whether all of them are the split's."""
+    """Return the folder that has a split's images, and whether it has no others."""
     test = next((path / name for name in TEST_NAMES if (path / name).is_dir()), None)
     if test is None or not (path / "train").is_dir():
         return path, False
@@ -71,8 +72,8 @@ def _names(path: Path) -> tuple[str, ...]:
         return ()
     content = read_bounded(path, MAX_NAMES)
     if len(content) > MAX_NAMES:
-        raise DataError(f"{path}: more than {MAX_NAMES:,} bytes, refused")
+        raise DataError(f"{path}: more than the limit of {MAX_NAMES:,} bytes")
     names = tuple(line.strip() for line in content.decode("utf-8", "replace").splitlines())
     if not all(names):
-        raise DataError(f"{path}: line {names.index('') + 1} is empty; each names a class")
+        raise DataError(f"{path}: line {names.index('') + 1} is empty: each line names a class")
     return names

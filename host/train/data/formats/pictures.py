@@ -1,4 +1,4 @@
-"""From picture files to a data set: in memory where they fit, else streamed."""
+"""Data sets made of picture files: in memory if they fit, else streamed."""
 
 from __future__ import annotations
 
@@ -26,17 +26,19 @@ def data_set_of(
     wanted: Wanted,
     crop: str,
 ) -> DataSet:
-    """Return a data set of pictures, read into memory where they fit.
+    """Return a data set of pictures, read into memory if they fit.
 
     Parameters
     ----------
-    crop : of pictures that are resized
+    labels : int64 (N,), indices into `classes`
+    wanted : size, colour and limit of memory
+    crop : how pictures are cropped before they are resized
 
     Raises
     ------
     DataError
         A picture has another size than the first and `wanted` has none, or no picture of a class,
-        or the first ones, can be read. Other broken ones are left out and named.
+        or none of the first hundred, can be read. Other broken ones are left out with a warning.
     """
     resized = wanted.size is not None
     height, width = wanted.size or _first_size(pictures)
@@ -50,7 +52,7 @@ def data_set_of(
 
 
 def _first_size(pictures: Pictures) -> tuple[int, int]:
-    """The size of the first picture that can be read."""
+    """Return height and width of the first picture that can be read."""
     error = PictureError("no pictures")
     for number in range(min(len(pictures), 100)):
         try:
@@ -65,20 +67,20 @@ def _first_size(pictures: Pictures) -> tuple[int, int]:
 def read_all(
     images: StoredImages, labels: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Read images into memory; broken ones are left out, with a warning that names some.
+    """Read images into memory; leave out broken ones, with a warning that names some.
 
     Parameters
     ----------
-    labels : by image; without them all images count as of one class
+    labels : int64 (N,); without them all images count as one class
 
     Returns
     -------
-    the numbers of the images that can be read, and their pixels (N, C, H, W)
+    the indices of the images that can be read, int64 (M,), and their pixels, uint8 (M, C, H, W)
 
     Raises
     ------
     DataError
-        None of a class can be read, or one has another size and images are not resized.
+        No image of a class can be read, or one has another size and images are not resized.
     """
     pixels = np.empty(images.shape, np.uint8)
     kept: list[int] = []
@@ -98,7 +100,7 @@ def read_all(
 
 
 def _check_classes(labels: NDArray[np.int64], kept: list[int], broken: dict[int, str]) -> None:
-    """Raise DataError where no image of a class could be read."""
+    """Raise DataError if no image of a class could be read."""
     there, read = np.bincount(labels), np.bincount(labels[kept], minlength=labels.max() + 1)
     for label in np.flatnonzero((there > 0) & (read == 0)):
         last = max(number for number in broken if labels[number] == label)

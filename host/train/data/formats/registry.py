@@ -1,7 +1,7 @@
-"""The formats of data sets that there are, by name.
+"""Registry of the data set formats.
 
-A format is one file of this folder: a class derived from
-`tutelage.host.train.data.formats.format.DataFormat`, an instance of which is registered here:
+A format is a module of this folder that derives a class from
+`tutelage.host.train.data.formats.format.DataFormat` and registers an instance:
 
     register_format(IdxFormat())
 """
@@ -17,7 +17,7 @@ _formats: dict[str, DataFormat] = {}
 
 
 def register_format(entry: DataFormat) -> None:
-    """Make a format known by its name."""
+    """Register a format under its name."""
     _formats[entry.name] = entry
 
 

@@ -1,8 +1,8 @@
 """WebDataset shards: .tar files of pictures, each beside a .cls file with its label.
 
-A sample is what shares a name up to the first dot and is in a row: `0001.jpg`, `0001.cls`. Nothing
-is extracted: the shards' headers are read once, and a picture from its place in its shard when it
-is asked for. (https://github.com/webdataset/webdataset)
+A sample is a sequence of members that share a name up to the first dot: `0001.jpg`, `0001.cls`.
+Nothing is extracted: the headers of the shards are read once, and each picture on access from its
+offset in the shard. The format is that of https://github.com/webdataset/webdataset.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from tutelage.host.train.data.splits import is_in_split
 from tutelage.host.train.data.stored_images import Chosen, PictureError
 
 CLASS_FILES = ("classnames.txt", "classes.txt")
-"""Names of the classes, a line each in the order of the labels, beside the shards or above them."""
+"""Files in the data set's folder that name the classes, one per line in the order of the labels."""
 
 MAX_CLASSES = 100_000
 _MAX_NAMES = 16 << 20  # bytes of a file of class names
-_MAX_HEADER = 1 << 20  # bytes of a member's own headers; names of a megabyte do not occur
+_MAX_HEADER = 1 << 20  # bytes of a member's headers, among them its name
 _MAX_LABEL = 20  # bytes of a .cls file
 _SAMPLE = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)")
 _LOG = logging.getLogger(__name__)
@@ -78,9 +78,13 @@ class WebDatasetFormat(DataFormat):
         wanted: Wanted,
     ) -> DataSet:
         if not len(labels):
-            raise DataError(f"{path}: has too few images for a split; give a test split")
+            raise DataError(
+                f"{path}: too few images to keep some for testing: give shards of a test split"
+            )
         if labels.max() >= len(classes):
-            raise DataError(f"{path}: label {labels.max()}, there are {len(classes)} classes")
+            raise DataError(
+                f"{path}: label {labels.max()} is out of range: there are {len(classes)} classes"
+            )
         return data_set_of(pictures, labels, classes, wanted, self.crop)
 
 
@@ -93,8 +97,8 @@ class ShardPictures:
     Parameters
     ----------
     shards : the files
-    containers : by picture, the number of its shard
-    starts, sizes : by picture, where its bytes begin in the shard, and how many there are
+    containers : index of each picture's shard, (N,)
+    starts, sizes : offset of each picture in its shard and its size, in bytes, (N,)
     """
 
     files = ()
@@ -129,7 +133,7 @@ class ShardPictures:
             raise PictureError(f"{self.name(number)}: {reason_of(error)}") from error
 
     def name(self, number: int) -> str:
-        """The shard, and where the picture's bytes begin in it."""
+        """Return the shard of a picture and its offset there, for messages."""
         return f"{self._shards[self.containers[number]]}, picture at byte {self._starts[number]}"
 
 
@@ -137,7 +141,7 @@ class ShardPictures:
 
 
 def _shards(folder: Path) -> list[Path]:
-    """The .tar files of a folder."""
+    """Return the .tar files of a folder, sorted."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such directory")
     found = sorted(path for path in folder.glob("*.tar") if path.is_file())
@@ -147,20 +151,20 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _of_split(path: Path, split: str) -> tuple[list[Path], bool]:
-    """The shards of one split, and whether they have both splits."""
+    """Return the shards of one split, and whether they contain both splits."""
     names = ("train",) if split == "train" else TEST_NAMES
     if (path / "train").is_dir():
         for name in names:
             if (path / name).is_dir():
                 return _shards(path / name), False
-        raise DataError(f"{path}: has train but none of {', '.join(TEST_NAMES)}")
+        raise DataError(f"{path}: has train but no test directory ({', '.join(TEST_NAMES)})")
     shards = _shards(path)
     if not any(_is_named(shard, ("train",)) for shard in shards):
         return shards, True
     for name in names:
         if found := [shard for shard in shards if _is_named(shard, (name,))]:
             return found, False
-    raise DataError(f"{path}: has shards of train but none of {', '.join(TEST_NAMES)}")
+    raise DataError(f"{path}: has shards of train but none of test ({', '.join(TEST_NAMES)})")
 
 
 def _is_named(shard: Path, words: Sequence[str]) -> bool:
@@ -168,14 +172,14 @@ def _is_named(shard: Path, words: Sequence[str]) -> bool:
 
 
 def _labels_of(path: Path, split: str) -> NDArray[np.int64]:
-    """The labels of a split, or none where a file has the names of the classes."""
+    """Return the labels of a split; empty if a file names the classes, so that none are needed."""
     if any((path / name).is_file() for name in CLASS_FILES):
         return np.zeros(0, np.int64)
     return _read_shards(_of_split(path, split)[0])[1]
 
 
 def _classes(path: Path, labels: NDArray[np.int64]) -> tuple[str, ...]:
-    """The names of the classes, or numbers where no file has them."""
+    """Return the names of the classes, or numbers if no file names them."""
     for name in CLASS_FILES:
         file = path / name
         if not file.is_file():
@@ -186,16 +190,16 @@ def _classes(path: Path, labels: NDArray[np.int64]) -> tuple[str, ...]:
         except UnicodeDecodeError as error:
             raise DataError(f"{file}: not a text file") from error
         if not 0 < len(names) <= MAX_CLASSES or len(data) > _MAX_NAMES:
-            raise DataError(f"{file}: must have 1 to {MAX_CLASSES} names, one a line")
+            raise DataError(f"{file}: must have 1 to {MAX_CLASSES} names, one per line")
         return names
     return numbered_classes(int(labels.max()) + 1) if len(labels) else ()
 
 
-# -- what is in them ---------------------------------------------------------------------------
+# -- samples of the shards ---------------------------------------------------------------------
 
 
 def _read_shards(shards: Sequence[Path]) -> tuple[ShardPictures, NDArray[np.int64]]:
-    """The pictures of all shards in their order, and their labels; raises DataError."""
+    """Return the pictures of all shards in order, and their labels; raise DataError on faults."""
     columns = {name: array("q") for name in ("container", "start", "size", "label")}
     skipped: Counter[str] = Counter()
     for number, shard in enumerate(shards):
@@ -207,7 +211,7 @@ def _read_shards(shards: Sequence[Path]) -> tuple[ShardPictures, NDArray[np.int6
             columns["label"].append(sample.label)
         if len(columns["label"]) == before:
             kinds = ", ".join(IMAGE_SUFFIXES)
-            raise DataError(f"{shard}: has no sample of an image ({kinds}) and a .cls file")
+            raise DataError(f"{shard}: has no sample: an image ({kinds}) and its .cls file")
     if line := skipped_line(skipped):
         _LOG.warning("%s", shown(f"{shards[0].parent}: {line}"))
     found = {name: np.frombuffer(column, np.int64) for name, column in columns.items()}
@@ -217,7 +221,7 @@ def _read_shards(shards: Sequence[Path]) -> tuple[ShardPictures, NDArray[np.int6
 
 @dataclass
 class _Sample:
-    """A picture of a shard, as far as it is known: where its bytes are, and its label."""
+    """A sample of a shard, perhaps incomplete: offset and size of its picture, and its label."""
 
     key: str
     start: int = -1
@@ -226,19 +230,19 @@ class _Sample:
 
 
 def _samples(shard: Path, skipped: Counter[str]) -> Iterator[_Sample]:
-    """Yield the whole samples of a shard; others are counted as skipped.
+    """Yield the complete samples of a shard; count others as skipped.
 
     Raises
     ------
     DataError
-        It is not a .tar file, or cut off, or a label is not a number.
+        The file is not a .tar file, is truncated, or has a label that is not a number.
     """
     current = _Sample("")
     try:
         file = _Bounded(io.FileIO(shard))
         with file, tarfile.open(fileobj=file, mode="r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # else it keeps them all
+                archive.members.clear()  # type: ignore[attr-defined]  # it keeps every member
                 matched = _SAMPLE.fullmatch(member.name)
                 if not matched or not member.isreg() or member.issparse():
                     continue
@@ -249,7 +253,7 @@ def _samples(shard: Path, skipped: Counter[str]) -> Iterator[_Sample]:
             yield from _whole(current, skipped)
             file.seek(archive.offset)
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise DataError(f"{shard}: cut off or damaged at byte {archive.offset}")
+                raise DataError(f"{shard}: truncated or damaged at byte {archive.offset}")
     except DataError:
         raise
     except TAR_ERRORS as error:
@@ -257,7 +261,7 @@ def _samples(shard: Path, skipped: Counter[str]) -> Iterator[_Sample]:
 
 
 def _whole(sample: _Sample, skipped: Counter[str]) -> Iterator[_Sample]:
-    """Yield the sample where it has all that is wanted; else count it."""
+    """Yield the sample if it has a picture and a label; else count it as skipped."""
     if sample.start >= 0 and sample.label >= 0:
         yield sample
     elif sample.key:
@@ -267,13 +271,13 @@ def _whole(sample: _Sample, skipped: Counter[str]) -> Iterator[_Sample]:
 def _add(
     sample: _Sample, member: tarfile.TarInfo, suffix: str, file: BinaryIO, shard: Path
 ) -> None:
-    """Take what a member of the archive says of its sample."""
+    """Add a member of the archive, a label or a picture, to its sample."""
     if suffix == "cls":
         file.seek(member.offset_data)
         text = file.read(min(member.size, _MAX_LABEL))
         if not re.fullmatch(rb"\s*\d{1,9}\s*", text) or int(text) >= MAX_CLASSES:
             raise DataError(
-                f"{shard}: {member.name}: a label is a number from 0 to {MAX_CLASSES - 1}, "
+                f"{shard}: {member.name}: a label must be a number from 0 to {MAX_CLASSES - 1}, "
                 f"not {text!r}"
             )
         sample.label = int(text)
@@ -282,7 +286,7 @@ def _add(
 
 
 class _Bounded(io.BufferedReader):
-    """A file for tarfile, which takes memory for headers of any length that a file claims."""
+    """File that limits the size of headers, since tarfile reads as many bytes as they claim."""
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= _MAX_HEADER:

@@ -1,4 +1,4 @@
-"""Stands in for `pytorch_nndct.nn.modules`."""
+"""Emulation of `pytorch_nndct.nn.modules`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Stands in for `pytorch_nndct.nn.modules.functional`: functions of PyTorch as modules.
+"""Emulation of `pytorch_nndct.nn.modules.functional`: functions of PyTorch as modules.
 
-AMD's quantiser trains modules only. This one follows functions too; the modules are for scripts.
+AMD's quantiser can train only modules. This one also traces functions; the modules are for scripts
+that use them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Cat(nn.Module):
     """``torch.cat``."""
 
     def forward(self, x: list[Tensor], dim: int = 0) -> Tensor:
-        """Return the tensors joined along an axis."""
+        """Return the tensors concatenated along an axis."""
         return torch.cat(x, dim=dim)
 
 
@@ -42,7 +43,7 @@ class Clamp(nn.Module):
     """``torch.clamp``."""
 
     def forward(self, input: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
-        """Return the values within bounds."""
+        """Return the values limited to `min` and `max`."""
         return torch.clamp(input, min=min, max=max)
 
 
@@ -58,7 +59,7 @@ class Interpolate(nn.Module):
         align_corners: bool | None = None,
         recompute_scale_factor: bool | None = None,
     ) -> Tensor:
-        """Return the map in another size."""
+        """Return the map resized."""
         return F.interpolate(input, size, scale_factor, mode, align_corners, recompute_scale_factor)
 
 
@@ -66,7 +67,7 @@ class Matmul(nn.Module):
     """``torch.matmul``."""
 
     def forward(self, input: Tensor, other: Tensor) -> Tensor:
-        """Return the product of matrices."""
+        """Return the matrix product."""
         return torch.matmul(input, other)
 
 
@@ -74,7 +75,7 @@ class Max(nn.Module):
     """``torch.max`` along an axis."""
 
     def forward(self, input: Tensor, dim: int, keepdim: bool = False) -> Any:
-        """Return the largest values and their places."""
+        """Return the largest values and their indices."""
         return torch.max(input, dim, keepdim)
 
 
@@ -98,7 +99,7 @@ class Pad(nn.Module):
     """``F.pad``."""
 
     def forward(self, input: Tensor, pad: Any, mode: str = "constant", value: float = 0) -> Tensor:
-        """Return the map with borders."""
+        """Return the map padded."""
         return F.pad(input, pad, mode, value)
 
 
@@ -111,7 +112,7 @@ class Sum(nn.Module):
 
 
 class Upsample(Interpolate):
-    """``F.upsample``, which is ``F.interpolate`` today."""
+    """``F.upsample``, today an alias of ``F.interpolate``."""
 
 
 def __getattr__(name: str) -> Any:

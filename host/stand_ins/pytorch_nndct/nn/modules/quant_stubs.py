@@ -1,6 +1,6 @@
-"""Stands in for `pytorch_nndct.nn.modules.quant_stubs`: where quantisation begins and ends.
+"""Emulation of `pytorch_nndct.nn.modules.quant_stubs`: markers of the quantised part.
 
-Here all of a network is quantised, so the stubs do nothing.
+The emulation quantises the whole network, so that the markers do nothing.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 
 class QuantStub(nn.Module):
-    """The beginning of what is quantised."""
+    """Marker of the beginning of the quantised part."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the value itself."""
+        """Return the value unchanged."""
         return x
 
 
 class DeQuantStub(QuantStub):
-    """The end of what is quantised."""
+    """Marker of the end of the quantised part."""

@@ -117,7 +117,9 @@ def report(extent: Extent = FULL, bits: int = 4) -> dict[str, Any]:
     for other in (name for name in OTHERS if name in speeds):
         for ours in OURS:
             pairs = zip(speeds[ours], speeds[other], strict=True)
-            found[f"{ours}_speed_against_{other}"] = round(statistics.median(a / b for a, b in pairs), 2)
+            found[f"{ours}_speed_against_{other}"] = round(
+                statistics.median(a / b for a, b in pairs), 2
+            )
     return {"step": f"tutoring, W{bits}A{bits}, batch {batch}", "student": STUDENT, **found,
             "threads": torch.get_num_threads()}  # fmt: skip
 

@@ -56,7 +56,6 @@ def train(options: TrainOptions) -> int:
     from rich.console import Console
 
     from tutelage.host.train.config import read_config
-    from tutelage.host.train.data.formats.registry import data_format
     from tutelage.host.train.loop import train as run
     from tutelage.host.train.progress import Progress, Silent, Terminal
 
@@ -72,16 +71,15 @@ def train(options: TrainOptions) -> int:
         found = {"seconds": round(result.seconds, 1), "output": str(options.output)}
         print_json({**result.results.table(), **found})
     else:
-        is_labelled = data_format(settings.data.kind).is_labelled
-        print_lines(*_result_lines(result.results, options.output, is_labelled))
+        print_lines(*_result_lines(result.results, options.output))
     return DONE
 
 
-def _result_lines(results: RunResults, output: Path, is_labelled: bool) -> list[str]:
+def _result_lines(results: RunResults, output: Path) -> list[str]:
     """Return a summary of a run; without labels it compares with the float network's classes."""
     top5 = f" ({results.top5_accuracy:.2f} % top-5)" if results.top5_accuracy is not None else ""
     start = f"{results.method}: {results.accuracy:.2f} %"
-    if not is_labelled:
+    if results.labels != "data":
         return [f"{start} of the test images have the float network's class{top5}, in {output}"]
     lines = [f"{start} of the test set{top5}, in {output}"]
     if results.validation_accuracy is not None:

@@ -34,6 +34,7 @@ from tutelage.host.train.evaluation import Evaluation
 from tutelage.host.train.feeding import Fed, Feed
 from tutelage.host.train.forewarning import warn_of_obstacle
 from tutelage.host.train.kept_logits import KeptLogits, can_keep
+from tutelage.host.train.labelling import labels_of
 from tutelage.host.train.methods import Phase, epochs_of
 from tutelage.host.train.optimisers import learning_rates, make_optimisers
 from tutelage.host.train.oscillation import Freezing, rising
@@ -399,7 +400,7 @@ class TrainingRun:
         results = RunResults(
             self.config.method, self.epoch, kept["epoch"], len(tested), tested.accuracy,
             tested.top5_accuracy, self._validated(kept), teacher,
-            class_results(self.sets.test.classes, tested),
+            class_results(self.sets.test.classes, tested), labels_of(self.config),
         )  # fmt: skip
         if self.average is not None:
             self._bare_student.load_state_dict(self.average.network.state_dict())

@@ -54,6 +54,8 @@ class RunResults:
     validation_accuracy : of the saved weights, in percent; None without validation images
     teacher_accuracy : of a teacher that was trained, in percent; else None
     classes : results by class, in the order of the labels
+    labels : source of the labels: "data", or "float network" for images without labels, whose
+        accuracy is the agreement with that network
     """
 
     method: str
@@ -65,6 +67,7 @@ class RunResults:
     validation_accuracy: float | None
     teacher_accuracy: float | None
     classes: list[ClassResult]
+    labels: str = "data"
 
     def table(self) -> dict[str, Any]:
         """Return the content of results.json."""

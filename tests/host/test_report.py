@@ -19,7 +19,7 @@ pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed
 from tutelage.__main__ import main
 from tutelage.core.files import sha256_of
 from tutelage.core.results.run_json import read_run
-from tutelage.host.report.content import Plot, Section, Table, cell_text
+from tutelage.host.report.content import Part, Plot, Section, Table, cell_text
 from tutelage.host.report.html_page import html_page
 from tutelage.host.report.markdown import document
 from tutelage.host.report.trace_section import trace_section
@@ -331,7 +331,7 @@ def test_torn_files_are_passed_over_unless_they_are_named(tmp_path: Path, capsys
 
 def test_plots_of_one_page_keep_their_names_apart(tmp_path: Path) -> None:
     svg = '<svg><path id="a"/><use xlink:href="#a"/><g clip-path="url(#a)"/></svg>'
-    parts: list[str | Table | Plot] = [Plot("one", svg, "first"), Plot("two", svg, "second")]
+    parts: list[Part] = [Plot("one", svg, "first"), Plot("two", svg, "second")]
     text = html_page("t", "l", [Section("s", "S", parts)], tmp_path)
     assert text.count('id="s0-a"') == text.count('"#s0-a"') == text.count("url(#s0-a)") == 1
     assert text.count('id="s1-a"') == 1

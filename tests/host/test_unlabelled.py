@@ -18,6 +18,7 @@ from tutelage.host.networks import create  # noqa: E402
 from tutelage.host.train.config import ConfigError, make_config  # noqa: E402
 from tutelage.host.train.data import DataError, load  # noqa: E402
 from tutelage.host.train.loop import load_data, train  # noqa: E402
+from tutelage.host.train.results import read_run_results  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,7 @@ def test_the_network_gives_the_labels(photos: Path, tmp_path: Path) -> None:
     assert test.classes == tuple("0123456") and test.is_labelled
     result = train(config, tmp_path / "run")
     assert result.accuracy > 50  # of agreement
+    assert read_run_results(tmp_path / "run").labels == "float network"
     figures = export(tmp_path / "run", tmp_path / "model")
     assert figures["logits_equal"] and figures["agreement_compared"] == result.accuracy
     assert not {"accuracy", "accuracy_compared"} & {*figures}

@@ -303,7 +303,7 @@ def test_weights_that_do_not_fit(repo_root: Path, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=words):
             make_config(_table(repo_root, training={"class_weights": wrong}))
     config = make_config(_table(repo_root, training={"class_weights": [1, 2]}))
-    with pytest.raises(ConfigError, match="2 for 10 classes"):
+    with pytest.raises(ConfigError, match="2 weights for 10 classes"):
         train(config, tmp_path)
 
 

@@ -128,6 +128,7 @@ def test_every_dependency_is_declared_and_used(repo_root: Path) -> None:
     tools = {
         "pytest",
         "pytest-xdist",
+        "pytest-cov",
         "hypothesis",
         "playwright",
         "axe-playwright-python",

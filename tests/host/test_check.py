@@ -270,8 +270,8 @@ def test_folders_of_another_number_of_classes(
     pictures = _pictures(repo_root / "app/demo/images", tmp_path / "three", 3, 5)
     assert main(["check", *_saved(nets, "offered"), str(pictures)]) == 2
     assert capsys.readouterr().err == (
-        "tutelage: w.pth: these are the weights of 10 classes, the images have 3 (Ankle boot, Bag, "
-        "Coat): give images of the same classes in the same order, or to train another last layer "
+        "tutelage: w.pth: the weights are for 10 classes, the images have 3 (Ankle boot, Bag, "
+        "Coat): give images of the same classes in the same order, or train a new last layer with "
         'skip = ["4."]\n'
     )
     assert main(["check", *_saved(nets), str(pictures)]) == 2

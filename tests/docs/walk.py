@@ -176,6 +176,7 @@ STEPS = {
     "python -m tutelage.app.measure --output results/here --realtime zcu104": Step(
         more=_WINDOWS, shows="±"),
     "tutelage bench models/mine --images photos": Step(more=_BENCH),
+    "tutelage bench app/demo": Step(more=_BENCH),
     "tutelage bench densenet-121 --input 3x224x224": Step(
         more=f"{_BENCH} --platform openvino-float32", puts_in=(("3x224x224", "3x64x64"),)),
     "tutelage bench models/mine --images photos --dpu results/zcu104/TIME "

@@ -206,7 +206,7 @@ def test_every_answer_has_the_security_headers(output: WebOutput) -> None:
     assert ask(output, "/static/%2e%2e/output.py")[0] == 404
 
 
-# Connections that ask for nothing
+# Idle connections
 
 
 def _idle(web: WebOutput, count: int) -> list[socket.socket]:
@@ -352,7 +352,7 @@ def test_the_token_of_the_environment() -> None:
     assert find_token("127.0.0.1", None, "0123456789abcdef") == ("0123456789abcdef", False)
 
 
-# What is shown
+# Results and rows
 
 
 def test_state_and_events(output: WebOutput) -> None:
@@ -430,7 +430,7 @@ def test_the_confusion_matrix_counts_true_and_found_labels() -> None:
     }
     assert (monitor.rows()[-1]["labelled"], monitor.rows()[-1]["correct"]) == (5, 3)
     monitor.add(labelled("Bag", "Bag"))
-    assert monitor.confusion() is report  # made once a row
+    assert monitor.confusion() is report  # computed once per row
     monitor.tick()
     again = monitor.confusion()
     assert again is not None and again["counts"][0] == [2, 0, 0]

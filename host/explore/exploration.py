@@ -271,7 +271,7 @@ def _front_table(found: Found) -> list[str]:
     speed = f"fps, {counted(threads, 'thread')}" if threads else "fps, many threads"
     trained = ["top-1 [%]"] * (found.capacity == "accuracy")
     head = ["growth", "blocks", "stem", "input", *varied, "MACs", "parameters", *trained,
-            "ms, 1 thread", speed, "mJ a frame", "fits"]  # fmt: skip
+            "ms, 1 thread", speed, "mJ/frame", "fits"]  # fmt: skip
     rows = [head]
     for each in found.front:
         candidate = each.candidate

@@ -324,7 +324,7 @@ def test_steps_are_real_numbers_in_training_only(images: Tensor) -> None:
 
 
 def test_the_gradients_of_real_steps_are_those_of_the_formula() -> None:
-    """By differences: a clipped value's limit is t (2^m - 1) / 2^m, smooth in log2 t."""
+    """Compared with differences: a clipped value's limit is t (2^m - 1) / 2^m, smooth in log2 t."""
     log2_t = torch.tensor(0.37, requires_grad=True)
     x = torch.tensor([5.0, -7.0], requires_grad=True)
 

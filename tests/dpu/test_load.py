@@ -1,4 +1,4 @@
-"""The emulation under load, forked, and at the interpreter's end, each in a process of its own.
+"""The emulation under load, forked, and at the interpreter's end, each in a separate process.
 
 By default 3,000 jobs; `TUTELAGE_JOBS=100000` (make load) is the long run.
 """

@@ -76,7 +76,7 @@ def _student(bits: Bits, images: Tensor) -> Student:
     torch.manual_seed(0)
     network = create("densenet-tiny")
     with torch.no_grad():
-        network.train()(images)  # norms of their own
+        network.train()(images)  # gives the norms statistics
     student = Student(network, (3, 28, 28), bits, 7)
     calibrate(student, images)
     student.train()

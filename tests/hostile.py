@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 ESCAPES = "\x1b]0;own\x07\x1b[2J\x9b31m\u202egnp.exe\u2066\r\nclassify: all is well\x7f"
-"""Sets a terminal's title, clears it, colours it, turns text round, forges a line of its own."""
+"""Sets a terminal's title, clears it, colours it, reverses text, and forges an output line."""
 
 MARKUP = '<img src=x onerror="alert(1)"></script>|`rm`|[a](javascript:alert(1))&amp;'
 
@@ -26,4 +26,4 @@ def check(text: str, own_lines: int | None = None) -> None:
 
 
 FILE_NAME = HOSTILE.replace("/", "_").replace("\r", "")
-"""As a name of a file: without separators, and of fewer than 255 bytes."""
+"""The text as a file name: without separators, and shorter than 255 bytes."""

@@ -98,7 +98,7 @@ def test_train_own_loop(example: Example) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_train_lightning(example: Example) -> None:
-    pytest.importorskip("lightning", reason="needs lightning, which is no requirement")
+    pytest.importorskip("lightning", reason="needs lightning, which is not a requirement")
     example("train_lightning")
     assert Path("models/lightning/model.xmodel").is_file()
 
@@ -106,7 +106,7 @@ def test_train_lightning(example: Example) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_train_hugging_face(example: Example) -> None:
-    pytest.importorskip("transformers", reason="needs transformers, which is no requirement")
+    pytest.importorskip("transformers", reason="needs transformers, which is not a requirement")
     assert "train_loss" in example("train_hugging_face")
     assert Path("models/hugging-face/model.xmodel").is_file()
 

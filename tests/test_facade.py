@@ -68,7 +68,7 @@ def test_a_missing_package_is_named_with_what_installs_it(
 
 
 def test_the_readme_s_program(repo_root: Path, tmp_path: Path) -> None:
-    """With the demo in place of the user's own model."""
+    """Run it with the demo in place of the user's own model."""
     cv2 = pytest.importorskip("cv2", reason="needs OpenCV")
     pytest.importorskip("google.protobuf", reason="needs the emulation's packages")
     (tmp_path / "models").mkdir()

@@ -343,7 +343,7 @@ def noticing(tmp_path: Path) -> Path:
 def test_a_checkout_needs_numpy_and_opencv_only(
     environment: Environment, checkout: Path, tmp_path: Path, noticing: Path
 ) -> None:
-    """With a board's modules, from any directory, without the package installed."""
+    """It has a board's modules, and runs from any directory without the package installed."""
     python = Path(sys.executable).resolve()
     (tmp_path / "net.xmodel").write_bytes(NAME_ONLY_XMODEL)
     bare = [noticing, environment.packages("numpy", *OPENCV), checkout / "tests" / "fake_board"]

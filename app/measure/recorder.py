@@ -18,7 +18,7 @@ class FrameRecorder:
     """Recorder of results; `rows` returns them as a table."""
 
     def __init__(self) -> None:
-        self._values = array("d")  # 80 bytes a frame; grows by an eighth at a time
+        self._values = array("d")  # 80 bytes per frame; grows by an eighth at a time
 
     def add(self, result: Result) -> None:
         """Record a result, with the current time as that of its completion."""

@@ -36,7 +36,7 @@ def _speed(report: Mapping[str, Any]) -> Iterator[str]:
     if pace:
         late = f"; the emulation took longer in {pace['late']} of {pace['jobs']}"
         yield (
-            f"paced as   {pace['board']}: {pace['job_ms']:.3f} ms a job, predicted"
+            f"paced as   {pace['board']}: {pace['job_ms']:.3f} ms per job, predicted"
             f"{late if pace['late'] else ''}; no measurement of a DPU"
         )
     elif not report.get("pace", {"measured": True})["measured"]:

@@ -1,11 +1,11 @@
-"""The live page: what the camera shows and what it costs, in a browser (`classify.py --web`).
+"""The live page: the run's pictures, labels and figures in a browser (`classify.py --web`).
 
     output = WebOutput("127.0.0.1", 8080, None, facts, gauges, length)
     for result in pipeline: output.add(result)
     output.close()
 
-Starlette and uvicorn are imported when a WebOutput is made: the rest of the application needs
-neither.
+Starlette and uvicorn are imported only when a WebOutput is created; the rest of the application
+does not need them.
 """
 
 from tutelage.app.web.address import needs_token, parse_address

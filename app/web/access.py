@@ -1,4 +1,4 @@
-"""Who may see the page: token, host names, the origin of what changes something, headers."""
+"""Access control of the live page: token, host names, origin of requests, security headers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tutelage.app.web.connections import MOST_READERS
 from tutelage.core.text import LONGEST_NAME, shown
 
 OWN_HEADER = "x-tutelage"
-"""Pages of other origins cannot send it without asking, which is refused."""
+"""Pages of other origins can send this header only after a CORS preflight, which is refused."""
 
-_ADVICE = "open the URL that classify prints, or add /?token=... with what its token file contains"
+_ADVICE = "open the URL that classify prints, or add /?token=... with the text of its token file"
 _LONGEST_PATH = 1000  # characters
 _SAFE_METHODS = {"GET", "HEAD"}
 _HEADERS = {
@@ -34,21 +34,22 @@ _HEADERS = {
 
 
 def guarded(app: ASGIApp, token: str | None, port: int, hosts: Sequence[str] | None) -> ASGIApp:
-    """Return the application behind all checks.
+    """Wrap an application in all checks.
 
     Parameters
     ----------
-    token : what a reader must know, None where everyone may look
-    port : the server's, for the cookie's name: hosts share cookies between ports
-    hosts : names that the Host header may hold, None for any. With loopback names alone no
-        foreign name that resolves to this machine (DNS rebinding) reaches the page.
+    token : token that every reader needs; None if none is needed
+    port : port of the server. It is part of the cookie's name, since the ports of a host share
+        their cookies.
+    hosts : accepted names in the Host header, None for any. If only loopback names are accepted,
+        a foreign name that resolves to this machine (DNS rebinding) does not reach the page.
     """
     names = None if hosts is None else frozenset(name.strip("[]").lower() for name in hosts)
     return Headers(Guard(app, token, f"tutelage_{port}", names))
 
 
 class Headers:
-    """Puts the security headers on every response, and reports requests that failed."""
+    """Middleware that adds the security headers to every response and reports failed requests."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -65,7 +66,7 @@ class Headers:
         try:
             await self._app(scope, receive, send_with_headers)
         except asyncio.TimeoutError:
-            raise  # a reader who took nothing
+            raise  # the reader did not read
         except Exception as error:
             page = shown(scope["path"], LONGEST_NAME)
             say(f"page {page}: {error!r}")
@@ -73,7 +74,7 @@ class Headers:
 
 
 class Guard:
-    """Lets only those in who have the token, and only the page itself change something."""
+    """Middleware that requires the token, and accepts changes only from the page itself."""
 
     def __init__(
         self, app: ASGIApp, token: str | None, cookie: str, hosts: frozenset[str] | None
@@ -98,14 +99,14 @@ class Guard:
         await answer(scope, receive, send)
 
     def _wrong_host(self, request: Request) -> Response | None:
-        # Starlette's TrustedHostMiddleware knows IPv6 addresses and capitals since 1.8 only, which
-        # the board's Python does not get.
+        # Starlette's TrustedHostMiddleware accepts IPv6 addresses and capitals only since 1.8,
+        # which does not support the board's Python.
         if self._hosts is None or _host_name(request.headers.get("host", "")) in self._hosts:
             return None
         return _refusal(400, "this host name is not served here")
 
     def _without_token(self, request: Request) -> Response | None:
-        """Return what to say to one who has no token, or has it in the URL."""
+        """Return the response to a request without a valid token, or with one in the URL."""
         if self._token is None:
             return None
         if "token" in request.query_params:
@@ -124,27 +125,27 @@ class Guard:
         return secrets.compare_digest(given.encode(), self._token.encode())
 
     def _welcome(self, request: Request) -> Response:
-        """Move the token from the URL, which is shown and kept, into a cookie."""
+        """Move the token into a cookie, since browsers show URLs and keep them in their history."""
         assert self._token is not None
         query = [item for item in parse_qsl(request.url.query, True) if item[0] != "token"]
-        # One slash at the begin: two would name another host.
+        # One slash at the start: two would name another host.
         path = "/" + quote(request.url.path.lstrip("/"))
         response = RedirectResponse(path + (f"?{urlencode(query)}" if query else ""), 303)
         value = quote(self._token, safe="")
-        # Lax: a link on another page, in a mail or a wiki, opens this one. Whatever else such a
-        # page asks for comes without the cookie, and is refused even with it (`_foreign`).
+        # Lax: links in a mail or a wiki open this page. All other requests from such a page come
+        # without the cookie, and would be refused even with it (`_foreign`).
         response.set_cookie(self._cookie, value, httponly=True, samesite="lax")
         return response
 
 
 def _no_path(request: Request) -> Response | None:
-    """Refuse names that Starlette fails on: of no file (0.40), and of numbers without end."""
+    """Refuse paths on which Starlette fails: with NUL (0.40), or with an endless number."""
     path = request.scope["path"]
     return _refusal(404, "no such page") if "\0" in path or len(path) > _LONGEST_PATH else None
 
 
 def _host_name(header: str) -> str:
-    """Return the name in a Host header without its port, lower case; empty where it is none."""
+    """Return the name in a Host header in lower case, without its port; "" if it is invalid."""
     try:
         name = urlsplit(f"//{header}").hostname
     except ValueError:
@@ -153,34 +154,34 @@ def _host_name(header: str) -> str:
 
 
 def _foreign(request: Request) -> Response | None:
-    """Refuse what another site's page asks for in its reader's name: all but to be opened."""
+    """Refuse requests that a page of another site makes, except to open this page."""
     headers = request.headers
     opens = (
         request.method in _SAFE_METHODS
         and headers.get("sec-fetch-mode") == "navigate"
-        and headers.get("sec-fetch-dest", "document") == "document"  # and no frame of theirs
+        and headers.get("sec-fetch-dest", "document") == "document"  # not in a frame
     )
     if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not opens:
-        return _refusal(403, "other sites' pages get nothing here")
+        return _refusal(403, "requests from pages of other sites are refused")
     if request.method in _SAFE_METHODS:
         return None
     if headers.get(OWN_HEADER) != "1":
         return _refusal(403, "a POST needs the header X-Tutelage: 1")
     origin = headers.get("origin")
     if origin is not None and origin.partition("://")[2] != headers.get("host"):
-        return _refusal(403, "a POST comes from the page itself only")
+        return _refusal(403, "a POST is accepted from the page itself only")
     return None
 
 
 def _one_too_many(request: Request) -> Response | None:
-    """Count an accepted request's connection among the readers'."""
+    """Count an accepted request's connection as a reader's; refuse it if there are too many."""
     if request.state.connection.admit():
         return None
     return _refusal(503, f"{MOST_READERS} connections are open already; try again later")
 
 
 def _refusal(status: int, text: str) -> Response:
-    headers = {"Connection": "close"}  # who is refused keeps no place
+    headers = {"Connection": "close"}  # a refused client occupies no connection
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return PlainTextResponse(text + "\n", status, headers)

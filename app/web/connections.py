@@ -1,7 +1,7 @@
-"""Connections: how long they may go without a request, and how many there may be of which kind.
+"""Limits on connections: their number, and the time until a request is complete.
 
-uvicorn gives a request's head any time, and counts all connections alike: idle ones, from anybody,
-would take the places of readers.
+uvicorn waits for a request's header without a limit and counts all connections alike, so that idle
+ones, which anyone can open, would keep readers out.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 REQUEST_SECONDS = 10.0
-"""How long a connection may go without a whole request."""
+"""Longest time that a connection may take to send a complete request."""
 
 MOST_UNKNOWN = 32
-"""Connections that have made no accepted request; the oldest makes room for one more."""
+"""Largest number of connections without an accepted request; a new one closes the oldest."""
 
 MOST_AT_ONCE = 8
-"""Connections that are accepted in one go, a few times before the first one is read from.
+"""Connections that are accepted at once, a few times before the first one is read from.
 
-Were these more than `MOST_UNKNOWN`, a reader's would make room before its request is seen."""
+If it exceeded `MOST_UNKNOWN`, a reader's connection could be closed before its request is read."""
 
 MOST_READERS = 64
-"""Connections that have; one more is refused."""
+"""Largest number of connections with an accepted request; further ones are refused."""
 
 
 class Connection(H11Protocol):
-    """One connection of uvicorn's, which it finds as `scope["state"]["connection"]`.
+    """A connection of uvicorn's; requests have it as `scope["state"]["connection"]`.
 
     Attributes
     ----------
-    known : it has made a request that was accepted, with the token where one is needed
+    known : whether a request on it was accepted, with the token if one is needed
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Connection(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def admit(self) -> bool:
-        """Count this connection as a reader's; False where there are too many of them."""
+        """Count this connection as a reader's; return False if there are too many of them."""
         if not self.known:
             self.known = len(self._others(known=True)) < MOST_READERS
         return self.known
@@ -69,7 +69,7 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         unknown = self._others(known=False)
         if len(unknown) >= MOST_UNKNOWN:
-            # Rather one that has asked for nothing than one whose request is being looked at.
+            # Prefer a connection without a request to one whose request is being answered.
             min(unknown, key=lambda each: (each._answers, each._since)).transport.abort()
         self._watch()
 
@@ -91,7 +91,7 @@ class Connection(H11Protocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _watch(self) -> None:
-        """Limit the time until the next request is whole; single bytes do not prolong it."""
+        """Limit the time until the next request is complete; single bytes do not extend it."""
         if self._answers or self.transport.is_closing():
             self._set_deadline(None)
         elif self._deadline is None:

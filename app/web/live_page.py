@@ -1,4 +1,4 @@
-"""The routes: page, results with images, video, events, state, recordings."""
+"""Routes of the live page: page, results with images, video, events, state, recordings."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from tutelage.app.web.streams import EndlessResponse, pause
 
 STATIC = Path(__file__).resolve().parent / "static"
 
-_SIGN_SECONDS = 3.0  # a page takes a server that says nothing for twice that long as gone
-_LOOK_SECONDS = 0.25  # how often a reader of the events is told of the newest result
+_SIGN_SECONDS = 3.0  # after twice this time without an event, the page counts the server as lost
+_LOOK_SECONDS = 0.25  # interval at which the newest result is sent as an event
 
 
 class LivePage:
-    """The page's routes around a monitor.
+    """The page's routes, which serve a monitor's data.
 
     Attributes
     ----------
-    closing : set when the server ends; every stream then ends. Belongs to the server's loop.
-    visits : how often the page was asked for
-    seen : monotonic time (s) at which someone last had the page open, or asked for it
+    closing : event of the server's loop that ends every stream; set when the server ends
+    visits : number of requests for the page
+    seen : monotonic time (s) at which the page was last open or requested
     """
 
     def __init__(self, monitor: Monitor, facts: dict[str, Any]) -> None:
@@ -78,11 +78,11 @@ class LivePage:
         return FileResponse(STATIC / "index.html")
 
     async def _results(self, _: Request) -> Response:
-        """Return the results with their images, for the page."""
+        """Stream the results with their images, for the page."""
         return self._watch(self.video.records(self.closing), "application/octet-stream")
 
     async def _video(self, _: Request) -> Response:
-        """Return the images alone, as other programs read them."""
+        """Stream the images alone, as MJPEG for other programs."""
         kind = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
         return self._watch(self.video.parts(self.closing), kind)
 
@@ -109,10 +109,10 @@ class LivePage:
         return EndlessResponse(self._event_stream(), "text/event-stream")
 
     async def _event_stream(self) -> AsyncIterator[bytes]:
-        """Yield what has changed, four times a second: `label`, `row` with `confusion` where a true
-        label is known, `recordings`; then `end`.
+        """Yield what has changed, four times per second: `label`, `row`, `confusion` if there are
+        new true labels, and `recordings`; finally `end`.
 
-        Where the page stays after the last result, `over` every few seconds.
+        If the page stays after the last result, `over` is repeated every few seconds.
         """
         monitor = self._monitor
         shown, changes = 0, monitor.recording_changes
@@ -177,7 +177,7 @@ class LivePage:
         number = request.path_params["number"]
         recording = self._monitor.recording(number)
         if recording is None:
-            raise HTTPException(404, f"there is no recording {number} (any more)\n")
+            raise HTTPException(404, f"recording {number} does not exist or was dropped\n")
         return recording
 
 

@@ -1,4 +1,4 @@
-"""The newest result with its image as JPEG: encoded only where someone looks, once for all."""
+"""The newest result with its image as JPEG, encoded once for all viewers, and only for viewers."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ FRAME_SECONDS = 1 / 15
 MOST_VIEWERS = 8
 BOUNDARY = "tutelage-frame"
 RECORD_HEAD = struct.Struct(">II")
-"""In front of each record of the results: bytes of the result's JSON, and of its JPEG behind it."""
+"""Head of each record of the results: lengths of the JSON and of the JPEG that follow it, bytes."""
 
 _LARGEST = 960, 1280  # width, height
-_SMALL = 320  # pixels: images are enlarged by a whole factor up to here
+_SMALL = 320  # pixels: smaller images are enlarged by a whole factor, up to this size
 _QUALITY = 80  # of 100
-_REPEAT_SECONDS = 0.5  # Chromium shows a part when the next one begins, so the last one is repeated
+_REPEAT_SECONDS = 0.5  # Chromium shows a part only when the next one begins
 
 
 def encode(image: np.ndarray) -> bytes | None:
-    """Return an image as JPEG in a size for the page; None where OpenCV cannot.
+    """Return an image as JPEG in a size for the page; None if OpenCV cannot encode it.
 
     Parameters
     ----------
@@ -59,44 +59,44 @@ def _sized(image: np.ndarray) -> np.ndarray:
 
 
 class _Shown(NamedTuple):
-    """A result as viewers get it."""
+    """A result in the form that is sent to viewers."""
 
     number: int
     record: bytes
 
 
 class Video:
-    """Encodes the newest result when asked to, at most 15 times a second.
+    """Encoder of the newest result, on request and at most 15 times per second.
 
     Parameters
     ----------
-    newest : returns the newest result and its number, None before the first one
+    newest : function that returns the newest result and its number, None before the first one
 
     Attributes
     ----------
-    viewers : streams that are open
-    encoded : images encoded so far
+    viewers : number of open streams
+    encoded : number of images encoded so far
     """
 
     def __init__(self, newest: Callable[[], tuple[int, Result] | None]) -> None:
         self._newest = newest
         self._lock = asyncio.Lock()
         self._shown: _Shown | None = None
-        self._image: np.ndarray | None = None  # the last one that a result had, and its JPEG
+        self._image: np.ndarray | None = None  # the newest image of a result; its JPEG is _jpeg
         self._jpeg: bytes | None = None
         self._due = 0.0
         self.viewers = 0
         self.encoded = 0
 
     async def _look(self, at_once: bool = False) -> None:
-        """Encode the newest result, unless the last one is too fresh; once for all who ask."""
+        """Encode the newest result for all viewers, unless the last one was encoded just now."""
         async with self._lock:
             newest, now = self._newest(), time.monotonic()
             if newest is None or (self._shown is not None and newest[0] == self._shown.number):
                 return
             if now < self._due and not at_once:
                 return
-            # From when it was due: whoever comes a little late would else miss the next one.
+            # Counted from the due time: otherwise a viewer who is late misses the next one.
             self._due = max(self._due, now - FRAME_SECONDS / 2) + FRAME_SECONDS
             number, result = newest
             jpeg = await self._encoded(result.frame.image)
@@ -104,7 +104,7 @@ class Video:
             self._shown = _Shown(number, _record(verdict, jpeg))
 
     async def _encoded(self, image: np.ndarray | None) -> bytes:
-        """Return an image as JPEG, nothing where there is none or it cannot be one."""
+        """Return an image as JPEG; empty if there is no image or it cannot be encoded."""
         if image is None:
             return b""
         if image is not self._image:
@@ -121,10 +121,10 @@ class Video:
         return self._jpeg
 
     async def records(self, closing: asyncio.Event) -> AsyncIterator[bytes]:
-        """Yield results, each together with its own image; one who is slow misses some.
+        """Yield results, each with its own image; a slow viewer misses some.
 
-        A record is `RECORD_HEAD`, the result as JSON and its JPEG, which is empty where the result
-        has no image. The last one is the run's last result.
+        A record is `RECORD_HEAD`, the result as JSON and its JPEG, which is empty if the result has
+        no image. The last record is the run's last result.
         """
         seen, ended = 0, False
         due = time.monotonic()
@@ -139,7 +139,7 @@ class Video:
             await pause(closing, due - time.monotonic())
 
     async def parts(self, closing: asyncio.Event) -> AsyncIterator[bytes]:
-        """Yield the parts of multipart/x-mixed-replace; one who is slow misses images."""
+        """Yield the parts of a multipart/x-mixed-replace response; a slow viewer misses images."""
         yield f"--{BOUNDARY}\r\n".encode()
         seen: bytes | None = None
         due = repeat_at = time.monotonic()
@@ -159,5 +159,5 @@ def _record(verdict: bytes, jpeg: bytes) -> bytes:
 
 def _part(jpeg: bytes) -> bytes:
     head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-    # The next boundary comes right behind, for readers that look for it rather than count.
+    # The boundary follows at once, for readers that search for it instead of counting bytes.
     return head.encode() + jpeg + f"\r\n--{BOUNDARY}\r\n".encode()

@@ -1,7 +1,7 @@
-"""What the page knows of the run: the newest result, a row per second, recordings.
+"""State of a run for the live page: the newest result, one row per second, recordings.
 
-Results come in from the pipeline's thread and are counted there; everything else is done by
-those who ask. Memory is constant, however long the run.
+Results are counted in the pipeline's thread; everything else is computed in the thread that asks
+for it. Memory is constant, however long the run takes.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from tutelage.core.text import shown
 
 HISTORY_ROWS = 300  # five minutes
 
-_MOST_LATENCIES = 20_000  # per second; beyond that the newest stand for all
-_MOST_ANSWERS = 20_000  # that wait to be counted; beyond that a second's label is of the newest
+_MOST_LATENCIES = 20_000  # per second; beyond that, only the newest are used
+_MOST_ANSWERS = 20_000  # until they are counted; beyond that, a row's label is that of the newest
 _LONGEST_TEXT = 300  # characters of a label, a name or an error
 
 
 class Monitor:
-    """Counts results, makes a row of them each second, and keeps the last ones.
+    """Counter of results that adds a row every second and keeps the rows of five minutes.
 
     Parameters
     ----------
-    gauges : returns the current values of what is measured besides; may raise
-    length : frames of the source, None where that is not known
+    gauges : function that returns the current values of other quantities; may raise
+    length : number of frames of the source, None if unknown
     """
 
     def __init__(self, gauges: Callable[[], Mapping[str, Any]], length: int | None) -> None:
@@ -53,7 +53,7 @@ class Monitor:
         self._confusion_of: tuple[int, dict[str, Any] | None] = 0, None  # a row and its report
 
     def add(self, result: Result) -> None:
-        """Count one result: a few microseconds, most of them where a recording is running."""
+        """Count one result, in a few microseconds; most of that is for a running recording."""
         total = result.milliseconds.get("total")
         with self._lock:
             self._newest = result
@@ -76,7 +76,7 @@ class Monitor:
         return answers
 
     def tick(self) -> None:
-        """Make a row of what came since the last one. Gauges are read here."""
+        """Add a row of the results since the last one, and of the gauges, which are read here."""
         gauges = read_gauges(self._gauges)
         with self._lock:
             now = time.monotonic()
@@ -105,7 +105,7 @@ class Monitor:
             self._recordings.add_row(row)
 
     def rows(self, after: int = 0) -> list[Row]:
-        """Return the rows of the last five minutes, those above a number only."""
+        """Return the rows of the last five minutes whose number is larger than `after`."""
         with self._lock:
             return [row for row in self._history if row["number"] > after]
 
@@ -120,7 +120,7 @@ class Monitor:
         return None if newest is None else verdict_of(*newest)
 
     def confusion(self) -> dict[str, Any] | None:
-        """Return `Confusion.report` as of the newest row; made once a row, for all who ask."""
+        """Return `Confusion.report` as of the newest row, computed once per row."""
         with self._lock:
             row = self._history[-1]["number"] if self._history else 0
             if self._confusion_of[0] == row:
@@ -131,23 +131,23 @@ class Monitor:
         return report
 
     def start_recording(self) -> Recording:
-        """Start one; raises RecordingError where one is running."""
+        """Start a recording; raises RecordingError if one is running."""
         with self._lock:
             return self._recordings.start()
 
     def stop_recording(self, recording: Recording) -> None:
-        """Stop one; raises RecordingError where it is stopped already."""
+        """Stop a recording; raises RecordingError if it is already stopped."""
         with self._lock:
             self._recordings.stop(recording)
-        recording.condense()  # takes milliseconds, in which results must not wait
+        recording.condense()  # outside the lock: takes milliseconds, and results must not wait
 
     @property
     def recording_changes(self) -> int:
-        """How often a recording was started or stopped: tells whether to look again."""
+        """Number of starts and stops so far, by which a reader notices a change."""
         return self._recordings.changes
 
     def end_run(self, error: str | None = None) -> None:
-        """Take note that no more results come, and why; a recording that runs ends with them."""
+        """Record that no more results come, and why; a running recording is stopped."""
         with self._lock:
             self.over = True
             self._error = error
@@ -156,7 +156,7 @@ class Monitor:
             self.stop_recording(running)
 
     def counts(self) -> dict[str, Any]:
-        """Return how many frames came and failed, and the error where one ended the run."""
+        """Return the numbers of frames and failures, and the error if one ended the run."""
         error = {} if self._error is None else {"error": _shown(self._error)}
         return {"frames": self.frames, "failed": self.failed, **error}
 
@@ -172,11 +172,11 @@ class Monitor:
 
 
 def verdict_of(number: int, result: Result) -> dict[str, Any]:
-    """Return a result as the page takes it, without its image.
+    """Return a result as JSON for the page, without its image.
 
     Parameters
     ----------
-    number : of the result, from 1
+    number : number of the result, from 1
     """
     return {
         "number": number,

@@ -1,4 +1,4 @@
-"""The output that serves the page, from a thread of its own."""
+"""The output that serves the live page, in a separate thread."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ if TYPE_CHECKING:
 ROW_SECONDS = 1.0
 
 _START_SECONDS = 10.0
-_STREAMS_END_SECONDS = 0.5  # given to readers to take the last rows
+_STREAMS_END_SECONDS = 0.5  # time for readers to receive the last rows
 _FORCED_END_SECONDS = 0.4
 _LAST_ROW_SECONDS = 0.25
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
 class WebOutput(Output):
-    """Serves the live page until it is closed.
+    """Server of the live page, until it is closed.
 
     Parameters
     ----------
-    host, port : where; port 0 takes any free one
-    token : what a reader must know, None where everyone who reaches the host may look
-    facts : of model and board, as JSON would take them; nested
-    gauges : called once per second from a thread of the server's; returns current values of
-        dropped, queues {waiting, in_flight, done}, dpu_utilisation (0..1), cpu_percent,
-        memory_bytes, temperature_c, watts {rail: W}, total_watts. What is missing or None was
-        not measured.
-    length : frames of the source, None where that is not known
+    host, port : address to serve on; port 0 selects any free port
+    token : token that every reader needs; None if none is needed
+    facts : facts about model and board, nested, in types that JSON has
+    gauges : function that is called once per second, in a thread of this output. Returns the
+        current values of dropped, queues {waiting, in_flight, done}, dpu_utilisation (0..1),
+        cpu_percent, memory_bytes, temperature_c, watts {rail: W}, total_watts. A value that is
+        missing or None was not measured.
+    length : number of frames of the source, None if unknown
 
     Attributes
     ----------
     address : the page's URL without the token
-    url : the same with it
+    url : the page's URL with the token
 
     Raises
     ------
     OutputError
-        Nothing can be served there, or Starlette and uvicorn are not installed.
+        The address cannot be used, or Starlette or uvicorn is not installed.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class WebOutput(Output):
             ) from None
         try:
             listener = bind(host, port)
-        except (OSError, ValueError) as error:  # ValueError: no name of a host
+        except (OSError, ValueError) as error:  # ValueError: not a host name
             reason = getattr(error, "strerror", None) or error
             raise OutputError(f"--web {host}:{port}: {reason}") from error
         port = listener.getsockname()[1]
@@ -85,7 +85,7 @@ class WebOutput(Output):
         self._ticker.start()
 
     def add(self, result: Result) -> None:
-        """Show one result; costs microseconds, whoever looks."""
+        """Show one result; takes microseconds, however many viewers there are."""
         self._monitor.add(result)
 
     def _tick(self) -> None:
@@ -93,7 +93,7 @@ class WebOutput(Output):
         while not self._stopped.wait(max(0.0, due - time.monotonic())):
             self._monitor.tick()
             due = max(due + ROW_SECONDS, time.monotonic())
-        self._monitor.tick()  # here, too: a gauge may hang
+        self._monitor.tick()  # in this thread too, since a gauge may hang
 
     @property
     def visited(self) -> bool:
@@ -102,31 +102,31 @@ class WebOutput(Output):
 
     @property
     def unseen_seconds(self) -> float:
-        """Seconds since someone last had the page open, or asked for it."""
+        """Seconds since the page was last open or requested."""
         return self._server.unseen_seconds
 
     def end_run(self, error: str | None = None) -> None:
-        """Tell all readers that no more results come; the page and its recordings stay.
+        """Show all readers that no more results come; the page and its recordings stay.
 
         Parameters
         ----------
-        error : what broke the run off, None where it ended as it should
+        error : why the run was aborted; None if it ended normally
         """
         self._stop_rows()
         self._monitor.end_run(error)
 
     def _stop_rows(self) -> None:
         self._stopped.set()
-        self._ticker.join(_LAST_ROW_SECONDS)  # not where a gauge hangs
+        self._ticker.join(_LAST_ROW_SECONDS)  # bounded, since a gauge may hang
 
     def close(self) -> None:
-        """Tell all readers that the run has ended, and stop within a second or so."""
+        """Show all readers that the run has ended, and stop within about a second."""
         self._stop_rows()
         self._server.close()
 
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return facts as JSON has them: dates and paths as text, no NaN (which is no JSON)."""
+    """Return facts in JSON's types: dates and paths as text, NaN as text too."""
     plain: dict[str, Any] = json.loads(
         json.dumps(dict(facts), default=str), parse_constant=lambda name: name
     )
@@ -134,7 +134,7 @@ def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Server:
-    """uvicorn in a thread with an event loop of its own."""
+    """uvicorn in a thread with its own event loop."""
 
     def __init__(
         self,
@@ -181,20 +181,20 @@ class _Server:
         self._loop.call_soon_threadsafe(self._page.closing.set)
         self._uvicorn.should_exit = True
         self._thread.join(_STREAMS_END_SECONDS)
-        if self._thread.is_alive():  # someone does not read
+        if self._thread.is_alive():  # a reader does not read
             self._uvicorn.force_exit = True
             with suppress(RuntimeError):  # it has ended after all
                 self._loop.call_soon_threadsafe(self._break_off)
             self._thread.join(_FORCED_END_SECONDS)
 
     def _break_off(self) -> None:
-        """Close all connections as they are; since Python 3.12 a server waits for them for ever."""
+        """Abort all connections: since Python 3.12 a server waits for them without a limit."""
         for connection in list(self._uvicorn.server_state.connections):
             connection.transport.abort()
 
 
 def _uvicorn(app: Any) -> uvicorn.Server:
-    """Return a server that logs nothing: the terminal belongs to the application."""
+    """Return a server that logs nothing, since the application uses the terminal."""
     import uvicorn
 
     from tutelage.app.web.connections import MOST_AT_ONCE, Connection

@@ -1,4 +1,4 @@
-"""Recordings: the figures of an interval that someone started and stopped on the page."""
+"""Recordings: the figures of an interval that a viewer starts and stops on the page."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from tutelage.app.web.rows import Row, csv_header, csv_row
 from tutelage.core.text import json_text
 
 MOST_RECORDINGS = 10
-MOST_ROWS = 24 * 60 * 60  # of all recordings together, about 50 MB
+MOST_ROWS = 24 * 60 * 60  # in all recordings together, about 50 MB
 
-_ROWS_PER_CHUNK = 500  # of a download
+_ROWS_PER_CHUNK = 500  # in a download
 
 
 class RecordingError(Exception):
-    """A recording that cannot be started or stopped now; the text is one line for the user."""
+    """A recording cannot be started or stopped now; the message is one line for the user."""
 
 
 class Recording:
     """Figures of every result, and the page's rows, between start and stop.
 
-    The figures are exact to the frame. The rows are those that ended in the interval, so the
-    first one may have begun up to a second before it.
+    The figures include exactly the frames of the interval. The rows are those that ended in the
+    interval, so the first one may begin up to a second before it.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.started = datetime.now(timezone.utc)
-        self.rows: deque[str] = deque(maxlen=MOST_ROWS)  # as JSON: a third of the dict's size
+        self.rows: deque[str] = deque(maxlen=MOST_ROWS)  # as JSON: a third of a dict's size
         self.rows_left_out = 0
         self._began = time.monotonic()
         self._seconds: float | None = None
@@ -63,22 +63,22 @@ class Recording:
             self._watts[rail] = total + watts, count + 1
 
     def stop(self) -> None:
-        """End the interval: nothing is added from now on."""
+        """End the interval: nothing is added after this."""
         self._seconds = time.monotonic() - self._began
 
     def condense(self) -> None:
-        """Keep of a stopped recording's figures the report; the histograms are large."""
+        """Replace a stopped recording's figures, whose histograms are large, by their report."""
         if self._figures is not None:
             self._report = self._figures.report()
             self._figures = None
 
     def figures(self) -> dict[str, Any]:
-        """Return `RunFigures.report()`; of a running recording, as far as it is."""
+        """Return `RunFigures.report()`; for a running recording, up to now."""
         figures = self._figures
         return self._report if figures is None else figures.report()
 
     def summary(self) -> dict[str, Any]:
-        """Return what the page's table shows; watts are the mean per rail, None if unmeasured."""
+        """Return a line of the page's table; watts are the mean per rail, None if not measured."""
         figures = self.figures()
         total = figures["latency_ms"].get("total", {})
         seconds = self._seconds
@@ -103,7 +103,7 @@ class Recording:
         return f"tutelage-{self.started:%Y%m%d-%H%M%S}-{self.number}{suffix}"
 
     def json_chunks(self, facts: dict[str, Any]) -> Iterator[str]:
-        """Yield one JSON object: recording, facts, figures, rows_left_out, rows."""
+        """Yield one JSON object with recording, facts, figures, rows_left_out and rows."""
         head = {
             "recording": self.summary(),
             "facts": facts,
@@ -132,7 +132,7 @@ def _chunks(rows: list[str]) -> Iterator[list[str]]:
 
 
 class Recordings:
-    """The last recordings, at most one of them running. Not locked: its owner does that."""
+    """The newest recordings, of which at most one is running. Without a lock; its owner has one."""
 
     def __init__(self) -> None:
         self._kept: dict[int, Recording] = {}
@@ -151,7 +151,7 @@ class Recordings:
 
     def stop(self, recording: Recording) -> None:
         if recording is not self.current:
-            raise RecordingError(f"recording {recording.number} is stopped already")
+            raise RecordingError(f"recording {recording.number} is already stopped")
         self.current = None
         self.changes += 1
         recording.stop()
@@ -162,7 +162,7 @@ class Recordings:
             self._forget_old()
 
     def _forget_old(self) -> None:
-        """Drop the oldest ones where there are too many, or too many rows in all."""
+        """Drop the oldest recordings while there are too many, or too many rows in total."""
         rows = sum(len(recording.rows) for recording in self._kept.values())
         while len(self._kept) > 1 and (len(self._kept) > MOST_RECORDINGS or rows > MOST_ROWS):
             oldest = self._kept.pop(next(iter(self._kept)))

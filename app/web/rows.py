@@ -1,4 +1,4 @@
-"""A row: what one second of the run cost. Made from counts and gauges, written as CSV."""
+"""Rows: the figures of one second of a run, from counts and gauges; and their form as CSV."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 from tutelage.core.results.percentiles import PERCENTS, percentile
 from tutelage.core.text import csv_cell
 
-# number: 1, 2, 3, ... per run. time: seconds since 1970, at the end of the row's second, by a
-# clock that does not jump. uptime_s: since the page's server started. frames, failed, dropped:
-# since then, too. labelled, correct: results whose true label is known, and the right ones among
-# them, since then. length: frames of the source. fps and p50_ms .. p99_ms: of this second alone,
-# latencies from reading a frame to giving out its result. label, confidence: the second's most
-# frequent best label and its mean. dpu_utilisation: 1 is all of its cores. cpu_percent: of this
-# process, 100 is one core. total_watts: the rail that all others are part of. What was not
-# measured is None.
+# number: 1, 2, 3, ... per run. time: seconds since 1970 at the end of the row's second, by a clock
+# that does not jump. uptime_s: since the page's server started. frames, failed, dropped: frames
+# since then. labelled, correct: results since then whose true label is known, and the correct ones
+# among them. length: number of frames of the source. fps and p50_ms .. p99_ms: of this second
+# alone, latencies from reading a frame to the output of its result. label, confidence: the second's
+# most frequent best label and its mean confidence. dpu_utilisation: 1 if all cores are busy.
+# cpu_percent: of this process; 100 is one core. total_watts: the rail that includes all others. A
+# quantity that was not measured is None.
 Row = dict[str, Any]
 
 QUEUES = ("waiting", "in_flight", "done")
@@ -39,10 +39,10 @@ _CSV_COLUMNS = (
 
 
 def read_gauges(gauges: Callable[[], Mapping[str, Any]]) -> Row:
-    """Return the gauges' part of a row: finite numbers, or None, whatever the gauges do."""
+    """Return the gauges' part of a row: finite numbers or None, even if the gauges fail."""
     try:
         values = dict(gauges())
-    except Exception:  # a sensor that fails costs its figures, never the page
+    except Exception:  # a failing sensor must not stop the page
         values = {}
     row: Row = {name: _finite(values.get(name)) for name in _GAUGES}
     queues = _mapping(values.get("queues"))
@@ -58,18 +58,18 @@ def _mapping(value: Any) -> Mapping[Any, Any]:
 
 
 def _finite(value: Any) -> float | int | None:
-    """Return a number that JSON can hold, None for anything else."""
+    """Return a number that JSON can represent, None for anything else."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     try:
-        number = float(value)  # numpy's numbers, too
+        number = float(value)  # numpy's numbers too
     except (TypeError, ValueError):
         return None
     return round(number, 4) + 0.0 if math.isfinite(number) else None  # no -0.0
 
 
 def latencies_of(milliseconds: Iterable[float]) -> Row:
-    """Return p50_ms, p90_ms and p99_ms; None of each where there is nothing."""
+    """Return p50_ms, p90_ms and p99_ms; each None if there are no values."""
     values = np.fromiter(milliseconds, np.float64)
     row: Row = {}
     for percent in PERCENTS:

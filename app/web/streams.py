@@ -1,4 +1,4 @@
-"""Responses that go on until the run ends or the reader goes away."""
+"""Responses that continue until the run ends or the reader disconnects."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 SEND_SECONDS = 20.0
-"""How long a reader may take nothing before its stream is given up."""
+"""Longest time that a reader may take to receive a piece before its stream is closed."""
 
 
 async def pause(closing: asyncio.Event, seconds: float) -> None:
-    """Sleep, but no longer than until the closing event."""
+    """Sleep, at most until the closing event."""
     if seconds <= 0:
         await asyncio.sleep(0)
         return
@@ -23,12 +23,12 @@ async def pause(closing: asyncio.Event, seconds: float) -> None:
 
 
 class EndlessResponse(StreamingResponse):
-    """A stream that gives up readers who take nothing.
+    """A stream that is closed if its reader stops reading.
 
     Parameters
     ----------
-    content : what to send; the next piece is asked for when the last one was taken
-    while_open : makes what is entered while the stream is open
+    content : pieces to send; the next one is requested when the last one was sent
+    while_open : function that returns a context, which is entered while the stream is open
     """
 
     def __init__(

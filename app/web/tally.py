@@ -1,6 +1,6 @@
-"""What the results said: the label of each second, and right and wrong where the truth is known.
+"""Tallies of results: the label of each second, and the confusion of true and found labels.
 
-Memory is bounded by the number of labels and by `_MOST_PAIRS`, however long the run.
+Memory is bounded by the number of labels and by `_MOST_PAIRS`, however long the run takes.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from tutelage.core.text import shown
 MOST_CLASSES = 20
 """Rows and columns of the confusion matrix that the page shows."""
 
-_MOST_PAIRS = 20_000  # of a true and a found label: about 4 MB
-_LONGEST_LABEL = 100  # characters: a row keeps its label for as long as a recording lasts
+_MOST_PAIRS = 20_000  # pairs of a true and a found label: about 4 MB
+_LONGEST_LABEL = 100  # characters: recordings keep the label of each row
 
 
 Answer = tuple[str | None, tuple[str, float]]
-"""A result's true label, None where that is not known, and its best label with the confidence."""
+"""A result's true label, None if unknown, and its best label with the confidence."""
 
 
 def label_of(answers: Sequence[Answer]) -> dict[str, Any]:
-    """Return label, the most frequent one, and confidence, the mean of its results.
+    """Return `label`, the most frequent best label, and `confidence`, the mean of its results.
 
-    Both are None where there are no answers.
+    Both are None if there are no answers.
     """
     if not answers:
         return {"label": None, "confidence": None}
@@ -40,12 +40,12 @@ def label_of(answers: Sequence[Answer]) -> dict[str, Any]:
 
 
 class Confusion:
-    """Counts true and found labels. Not locked: its owner does that.
+    """Counts of true and found labels. Without a lock; its owner has one.
 
     Attributes
     ----------
-    labelled : results whose true label is known
-    correct : those whose best label is the true one
+    labelled : number of results whose true label is known
+    correct : number of these whose best label is the true one
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Confusion:
         self._pairs: Counter[tuple[str, str]] = Counter()
 
     def add(self, answers: Iterable[Answer]) -> None:
-        """Count results, many at once, which takes less time than one by one."""
+        """Count many results at once, which is faster than one by one."""
         known = [(true, found[0]) for true, found in answers if true is not None]
         self.labelled += len(known)
         for pair, count in Counter(known).items():
@@ -63,21 +63,21 @@ class Confusion:
                 self._pairs[pair] += count
 
     def copy(self) -> Confusion:
-        """Return the counts as they are now, to be reported without holding up the results."""
+        """Return a copy of the counts, so that a report does not delay new results."""
         other = Confusion()
         other.labelled, other.correct = self.labelled, self.correct
         other._pairs = self._pairs.copy()
         return other
 
     def report(self) -> dict[str, Any] | None:
-        """Return the confusion matrix for the page, None where no true label is known.
+        """Return the confusion matrix for the page, None if no true label is known.
 
         Returns
         -------
-        labelled, correct : results in all
-        classes : labels seen, as true or found ones
-        labels : those shown, sorted; with more than `MOST_CLASSES`, the ones of most wrong results
-        counts : results, a row per true label of `labels` and a column per found one
+        labelled, correct : total numbers of results, as the attributes
+        classes : number of labels seen, as true or found ones
+        labels : labels shown, sorted; if there are more than `MOST_CLASSES`, the most confused ones
+        counts : numbers of results, one row per true label of `labels`, one column per found label
         """
         if not self.labelled:
             return None
@@ -104,5 +104,5 @@ class Confusion:
 
 
 def _natural(label: str) -> tuple[int, str, str]:
-    """Return what sorts class numbers by their size, and names without regard to case."""
+    """Return a sort key: class numbers by their value, names without regard to case."""
     return (len(label) if label.isdecimal() else 0), label.casefold(), label

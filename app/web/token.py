@@ -1,4 +1,4 @@
-"""The token that readers of the page must know: made for a run, or kept for a service."""
+"""The token that readers of the page need: random for each run, or the same for a service."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tutelage.app.web.address import needs_token
 
 _RANDOM_BYTES = 18
 _SHORTEST, _LONGEST = 16, 256  # characters
-_OTHERS = stat.S_IRWXO | stat.S_IWGRP  # who may neither read nor replace a token
+_OTHERS = stat.S_IRWXO | stat.S_IWGRP  # permissions that a token file must not have
 
 
 class Token(NamedTuple):
-    """What a reader must know.
+    """A token and whether to print it.
 
     Attributes
     ----------
     text : printable ASCII without spaces
-    shown : it may be printed, since its reader learns it from nowhere else
+    shown : whether to print it; True for a random token, which its reader cannot know otherwise
     """
 
     text: str
@@ -31,18 +31,18 @@ class Token(NamedTuple):
 
 
 def find_token(host: str, path: Path | None, variable: str | None = None) -> Token | None:
-    """Return the token for a page: of a file, of the environment's variable, or a random one.
+    """Return the token for a page: from a file, from the environment, or a random one.
 
     Parameters
     ----------
-    host : on which the page is served; on loopback there is no token unless one is given
-    path : file with the token; where there is none, it is made, with a random one
-    variable : the value of TOKEN_VARIABLE, None where it is not set
+    host : host on which the page is served; loopback needs no token unless one is given
+    path : file with the token; if it does not exist, it is created with a random token
+    variable : value of TOKEN_VARIABLE, None if it is not set
 
     Raises
     ------
     OutputError
-        The file cannot be read or made, others can read it, or a token cannot be used.
+        The file cannot be read or created, others can read it, or the token is invalid.
     """
     if path is not None:
         return Token(_of_file(path), shown=False)
@@ -57,7 +57,7 @@ def _random() -> str:
 
 def _of_file(path: Path) -> str:
     try:
-        # Without waiting for a writer, where it is a pipe.
+        # If it is a pipe, do not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return _make_file(path)
@@ -71,7 +71,7 @@ def _of_file(path: Path) -> str:
             raise OutputError(
                 f"--web-token-file {path}: others can read or replace it; try: chmod 600 {path}"
             )
-        data = os.read(descriptor, _LONGEST + 3)  # a line's end, and a character too many
+        data = os.read(descriptor, _LONGEST + 3)  # a line's end, and one character too many
     finally:
         os.close(descriptor)
     return _checked(data.decode("latin-1"), f"--web-token-file {path}")
@@ -93,7 +93,7 @@ def _checked(text: str, where: str) -> str:
     if not (_SHORTEST <= len(token) <= _LONGEST and token.isascii() and token.isprintable()):
         raise OutputError(
             f"{where}: a token has {_SHORTEST} to {_LONGEST} printable ASCII characters; "
-            f"make one: openssl rand -hex {_RANDOM_BYTES}"
+            f"create one with: openssl rand -hex {_RANDOM_BYTES}"
         )
     if " " in token:
         raise OutputError(f"{where}: a token contains no space")

@@ -355,7 +355,7 @@ UNSEEN_MODES = {1, 4, 5, 8}
 
 
 def _pool(i: Instruction, machine: Machine, settings: Settings) -> None:
-    """Compute ISA0's maximum or average; type 2 is a maximum over a window of its own size."""
+    """Compute ISA0's maximum or average; type 2 is a maximum over the instruction's window."""
     init = settings.of("POOLINIT")
     kernel = (init.kernel_h, init.kernel_w)
     if init.pool_type == 2:

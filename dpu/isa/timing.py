@@ -86,7 +86,7 @@ def simulate(code: Sequence[Instruction], shape: Shape, costs: Costs | None = No
                 time, producer = tokens[engine, own].popleft()
                 if time > ready:
                     ready, giver = time, producer
-        # The second of two paired SAVEs has no token of its own: it uses the other port.
+        # The second of two paired SAVEs has no token, since it uses the other port.
         begin = max(ready, free[own] if instruction.dpdon & own else last[own])
         last[own] = begin
         begins[place], ends[place] = begin, begin + lengths[place]

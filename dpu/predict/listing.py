@@ -88,7 +88,7 @@ def _speed_line(speed: dict[str, Any], power: dict[str, Any] | None) -> str:
         within = ""
         if bounds and not power["measured"]:
             within = f"; bounds {_range(bounds, 1e3, 3)}"
-        millijoules = f"{digits(1e3 * energy['value'], 3)} mJ a frame"
+        millijoules = f"{digits(1e3 * energy['value'], 3)} mJ per frame"
         line += f", {millijoules} ({_range(energy, 1e3, 3)}{within})"
     return line
 

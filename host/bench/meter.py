@@ -1,4 +1,4 @@
-"""Power of CPU and GPU, measured by `python -m tutelage.board.power` in a process of its own.
+"""Power of CPU and GPU, measured by `python -m tutelage.board.power` in a separate process.
 
 It is a process since host/ does not import board/. Without a sensor, figures are None with the
 reason, never estimates.

@@ -55,7 +55,7 @@ class TorchCpu(Platform):
         return "CPU"
 
     def run(self, images: Floats) -> Floats:
-        """The logits (N, classes); images (N, H, W, C)."""
+        """Return the logits (N, classes); images (N, H, W, C)."""
         torch = self._torch
         with torch.inference_mode():
             x = torch.from_numpy(images).permute(0, 3, 1, 2)
@@ -92,7 +92,7 @@ class TorchCuda(TorchCpu):
         return str(self._torch.cuda.get_device_name())
 
     def run(self, images: Floats) -> Floats:
-        """The logits (N, classes); images (N, H, W, C)."""
+        """Return the logits (N, classes); images (N, H, W, C)."""
         torch = self._torch
         with torch.inference_mode():
             x = torch.from_numpy(images).permute(0, 3, 1, 2).to("cuda")

@@ -1,6 +1,6 @@
 """Interface of a platform, and the list of platforms.
 
-Each runs in a process of its own (host/bench/worker.py), so that threads, memory and settings of
+Each runs in a separate process (host/bench/worker.py), so that threads, memory and settings of
 one framework do not affect another. A platform that is not available raises `Absent` with a reason.
 """
 

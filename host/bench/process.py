@@ -28,7 +28,7 @@ class ProcessError(TutelageError):
 
 
 class JsonProcess:
-    """A process `python -m ...` in a session of its own, so that Ctrl-C does not reach it.
+    """A process `python -m ...` in a separate session, so that Ctrl-C does not reach it.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ def remedies(graph: Graph, on_cpu: Mapping[str, str]) -> dict[str, str]:
 
 def _remedy(op: Op, on_cpu: Collection[str]) -> str:
     if type_of(op).nonlinear and op.get_input_op("input").get_name() in on_cpu:
-        return ""  # the DPU computes it as part of the op before it, which has a remedy of its own
+        return ""  # the DPU computes it as part of the op before it, which has its own remedy
     if not op.get_input_num("weights") and not type_of(op).dense:
         return _remedy_without_weights(op, on_cpu)
     if _is_dense(op):

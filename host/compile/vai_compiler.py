@@ -212,7 +212,7 @@ def run_compiler(
     CompileError
         The compiler cannot be run, failed, took too long or wrote no result.
     """
-    # In a session of its own Ctrl-C does not reach it, and its children can be ended with it.
+    # In a separate session, Ctrl-C does not reach it, and its children can be ended with it.
     with log.open("wb") as file, _terminated_as_interrupt():
         try:
             process = subprocess.Popen(

@@ -18,7 +18,7 @@ from tutelage.host.deploy.release import ReleaseError
 from tutelage.host.ssh.errors import telling_line
 
 # Package that the board may lack -> requirement to include then (the ranges of setup.py). pip
-# evaluates markers for the Python that runs it, hence dependencies for 3.10 are requested by name.
+# evaluates markers for the Python that runs it, so dependencies for 3.10 are requested by name.
 CARRIED = {
     "psutil": "psutil>=5.9",
     "starlette": "starlette>=0.40",

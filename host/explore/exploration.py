@@ -8,7 +8,7 @@ Every combination is predicted (`tutelage.dpu.predict.latency`). The front conta
 that no other candidate beats in both cost and capacity. Capacity is the number of MACs or of
 parameters, not the accuracy, which is known only after training. For each candidate of the front
 that fits the budget, configurations of `tutelage train` are written. A quantised method starts from
-a float run of the same network, which has a configuration of its own.
+a float run of the same network, which has a separate configuration.
 """
 
 from __future__ import annotations
@@ -271,7 +271,7 @@ def _front_table(found: Found) -> list[str]:
     speed = f"fps, {counted(threads, 'thread')}" if threads else "fps, many threads"
     trained = ["top-1 [%]"] * (found.capacity == "accuracy")
     head = ["growth", "blocks", "stem", "input", *varied, "MACs", "parameters", *trained,
-            "ms, 1 thread", speed, "mJ a frame", "fits"]  # fmt: skip
+            "ms, 1 thread", speed, "mJ/frame", "fits"]  # fmt: skip
     rows = [head]
     for each in found.front:
         candidate = each.candidate

@@ -179,7 +179,7 @@ def _candidate_of(trial: FrozenTrial, spec: Spec) -> Candidate:
 
 
 def _candidate(spec: Spec, choose: Callable[[str, list[str]], Any]) -> Candidate:
-    """Return the candidate of the values that `choose` returns, called where there are several."""
+    """Return the candidate; `choose` is called for each key with several values."""
     return Candidate(**{
         _KEYS[key]: values[choose(key, list(values)) if len(values) > 1 else next(iter(values))]
         for key, values in _choices(spec).items()

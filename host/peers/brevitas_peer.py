@@ -107,7 +107,7 @@ class BrevitasStudent(nn.Module):
         self.convs, self.norms, self.plain = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.activations = nn.ModuleDict()
         self.steps: list[tuple[str, tuple[str, ...], str]] = []  # layer, inputs, nonlinear
-        self.picking: set[str] = set()  # layers that only move values, hence do not round
+        self.picking: set[str] = set()  # layers that only move values, so do not round
         for name, conv in student.convs():
             self.convs[name] = _quant_conv(conv, student.weight_of[name].bits)
             if conv.norm is not None:

@@ -8,7 +8,7 @@ and clips it to [lowest, 2^m - 1] steps. With u = x / s the gradients of the res
 
     dy/dx      = 1 where the value is not clipped, else 0
     dy/dlog2 t = s ln 2 * (round(u) - u   where the value is not clipped,
-                           the clip limit where it is)
+                           the clip limit where it is clipped)
 
 with straight-through estimates for ceil and round. Without the ceil the step is a
 real number, with the same gradients. All rounding is half up, floor(u + 1/2), as on

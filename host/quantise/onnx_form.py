@@ -1,7 +1,7 @@
 """The registry of functions that export the ops of a quantised graph to ONNX, by op type.
 
 The quantised graph is exported rather than the student, because it has ops that no layer has, such
-as those that clip. Hence functions are registered for op types, each in the file of the layer that
+as those that clip. So functions are registered for op types, each in the file of the layer that
 creates such ops.
 """
 
@@ -48,7 +48,7 @@ class OnnxGraph(Protocol):
         """Record that `y` only selects values of `x`, so that it need not be rounded again."""
 
     def set_value(self, op: Op, value: str) -> None:
-        """Record that `value` is also the value of `op`, which needs no node of its own."""
+        """Record that `value` is also the value of `op`, which does not need a node."""
 
 
 Form = Callable[[OnnxGraph, "Op"], str]

@@ -208,7 +208,7 @@ class AllParameters:
         return self._of_norms("weight", 1.0) / deviation
 
     def _of_norms(self, name: str, without: float) -> Tensor:
-        """Return a parameter or statistic of all norms, (all outputs,); `without` where none is."""
+        """Return a parameter or statistic of all norms, (all outputs,); `without` if none."""
         found = []
         for conv in self._convs.values():
             own = None if conv.norm is None else getattr(conv.norm, name)

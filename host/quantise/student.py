@@ -13,7 +13,7 @@ around convolutions with folded, quantised weights. If it is True, and always in
 evaluation mode, the norms are folded and the biases quantised as deployed.
 Fake-quantised numbers are integers times powers of two, so float32 computes the
 integer result exactly if no sum exceeds 2^24; in evaluation mode, layers that
-could exceed it are computed in float64. Hence the logits in evaluation mode equal
+could exceed it are computed in float64. Thus the logits in evaluation mode equal
 those of the DPU (for the bit widths given in host/quantise/to_xmodel.py). Within
 a student, autocast to fewer bits is disabled.
 

@@ -1,4 +1,4 @@
-"""How good a network is class by class, and what it takes for what."""
+"""Sections of the accuracy by class and of the confusion matrix."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tutelage.host.report.training_run import TrainingRun
 from tutelage.host.train.results import RESULTS, ClassResult, RunResults
 
 MOST_CLASSES = 30
-"""Classes that are listed one by one; of more, those with the least accuracy."""
+"""Largest number of classes in the table; of more, the ones with the lowest accuracy are shown."""
 
 MOST_IN_MATRIX = 20
-"""Classes of which the whole confusion matrix is shown; of more, the most frequent confusions."""
+"""Largest number of classes with a whole matrix; of more, the top confusions are shown."""
 
 
 def classes_section(run: TrainingRun, results: RunResults) -> Section:
@@ -27,7 +27,7 @@ def classes_section(run: TrainingRun, results: RunResults) -> Section:
     what = "top-1" if run.is_labelled else "agreement with the float network's classes"
     text = f"The {what} of each class on the {results.images:,} test images, lowest first."
     if len(shown) < len(classes):
-        text += f" The {MOST_CLASSES} lowest of {len(classes):,} classes; `{RESULTS}` has them all."
+        text += f" Only the {MOST_CLASSES} lowest of {len(classes):,}; `{RESULTS}` has all of them."
     rows: list[list[Cell]] = [_class_row(one) for one in shown]
     columns = ["class", "accuracy [%]", "images", "right", "most often taken for"]
     return Section("classes", "Accuracy by class", [text, Table(columns, rows, path)])
@@ -46,16 +46,16 @@ def confusion_section(run: TrainingRun, results: RunResults) -> Section:
     Raises
     ------
     LookupError
-        A class was taken for one that there is not.
+        The results name a predicted class that is not among the classes.
     """
     classes, path = results.classes, run.folder / RESULTS
     if len(classes) <= MOST_IN_MATRIX:
-        text = ("Each row is the true class and each column the class that its images were taken "
-                "for; columns have the numbers of the rows.")  # fmt: skip
+        text = ("Rows are true classes and columns the classes found; columns have the numbers of "
+                "the rows.")  # fmt: skip
         table = _matrix([one.name for one in classes], results.confusion(), path)
     else:
-        text = (f"The {len(classes):,} classes have too many pairs for a matrix. These are the "
-                "pairs that were mistaken most often.")  # fmt: skip
+        text = (f"A matrix of {len(classes):,} classes would be too large. These are the most "
+                "frequent confusions.")  # fmt: skip
         table = _pairs(classes, path)
     return Section("confusion", "Confusion matrix", [text, table])
 
@@ -67,11 +67,11 @@ def _matrix(names: Sequence[str], matrix: np.ndarray, path: Path) -> Table:
         cells = [Heat(n, min(1.0, max(0, n) / total), k == number) for k, n in enumerate(counts)]
         rows.append([f"{number + 1} {name}", *cells])
     columns = ["true class", *(str(number + 1) for number in range(len(names)))]
-    return Table(columns, rows, path, "Images; green is right, red is wrong.")
+    return Table(columns, rows, path, "Numbers of images; green is right, red is wrong.")
 
 
 def _pairs(classes: Sequence[ClassResult], path: Path) -> Table:
-    """Return the most frequent confusions, without a matrix of thousands of classes squared."""
+    """Return the most frequent confusions, without building the matrix of thousands of classes."""
     wrong = (
         (count, one.name, other, one.images)
         for one in classes

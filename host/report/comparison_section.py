@@ -1,4 +1,4 @@
-"""CPU, GPU and DPU with the same student, and the thesis's figures beside them."""
+"""Sections of the comparison of CPU, GPU and DPU, and of the gains that the thesis reports."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ def comparison_section(results: BenchResults, path: Path, is_own: bool = True) -
 
     Parameters
     ----------
-    path : of its bench.json
-    is_own : whether it is of the report's model
+    path : path of its bench.json
+    is_own : whether it is a comparison of the report's model
     """
     rows = [row for row in results.rows if row.state == DONE]
     machine = results.environment
     text = (
         f"{results.model.name}, {results.started}; {machine.cpu}, {machine.threads} "
         f"threads; {results.setting.repetitions} repetitions in turn. Figures are medians with "
-        "their intervals; of a predicted row with the range of its known errors."
+        "their intervals; those of a predicted row have the range of its known errors."
     )
     if not is_own:
-        text += " The comparison is of another model than this report."
-    columns = ["platform", "how", "latency p50 [ms]", "network alone [ms]", "Offline [fps]",
+        text += " This comparison is of a different model."
+    columns = ["platform", "kind", "latency p50 [ms]", "network alone [ms]", "Offline [fps]",
                "power [W]", "energy [mJ/frame]", "top-1 [%]", "model [KiB]"]  # fmt: skip
     table = Table(columns, [_row(row) for row in rows], path, '"-": not measured.')
     section = Section("comparison", "CPU, GPU and DPU", [text, *_plots(rows, path), table])
     absent = [[row.title, row.state, row.reason] for row in results.rows if row.state != DONE]
     if absent:
-        section.parts.append(Table(["left out", "state", "why"], absent, path))
+        section.parts.append(Table(["left out", "state", "reason"], absent, path))
     warnings = [[row.title, text] for row in rows for text in row.concerns]
     if warnings:
-        caption = "What speaks against a row."
+        caption = "Warnings about rows."
         section.parts.append(Table(["platform", "warning"], warnings, path, caption))
     return section
 
@@ -69,10 +69,10 @@ def _row(row: BenchRow) -> list[Cell]:
 
 
 def _plots(rows: list[BenchRow], path: Path) -> list[Plot]:
-    """Return bars of latency and of throughput, of the network alone, which every row has."""
+    """Return bars of latency and throughput of the network alone, which every row has."""
     if not rows:
         return []
-    caption = "of the network alone: blue measured, red predicted."
+    caption = "of the network alone: blue is measured, red is predicted."
     return [
         Plot("latency-bars", _bars(rows, [row.network_latency_ms.p50 for row in rows], "p50 [ms]"),
              f"Latency of one image {caption}", path, is_small=True),
@@ -96,17 +96,17 @@ def _bars(rows: list[BenchRow], figures: list[Figure], unit: str) -> str:
 
 
 def thesis_section(thesis: ThesisTable, path: Path) -> Section:
-    """Return the section of the DPU's gains beside those that the thesis reports.
+    """Return the section of the DPU's gains, beside those that the thesis reports.
 
     Parameters
     ----------
-    path : of the comparison's bench.json, which has the inputs of each gain
+    path : path of the comparison's bench.json, which has the inputs of each gain
     """
     reference = thesis.reference
     text = (
-        f"The work that this one builds on reports {reference.text} ({reference.source}). "
-        "Beside it: the platform's p50 latency by the DPU's, the DPU's frames per second and watt "
-        "by the platform's, and the platform's watts by the DPU's."
+        f"The thesis that this project builds on reports {reference.text} ({reference.source}). "
+        "The table has the ratios of the platform's p50 latency to the DPU's, of the DPU's frames "
+        "per second and watt to the platform's, and of the platform's watts to the DPU's."
     )
     missing = [f"Missing: {one}." for one in thesis.missing]
     rows = [_comparison(one) for one in thesis.comparisons]
@@ -124,4 +124,4 @@ def _comparison(one: DpuComparison) -> list[Cell]:
 
 
 def _at_least(value: float) -> str:
-    return f"{digits(value)} at least" if value else "-"
+    return f"at least {digits(value)}" if value else "-"

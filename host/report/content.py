@@ -1,6 +1,6 @@
-"""What a report is made of: sections of text, figures, tables and plots, in no form yet.
+"""Contents of a report: sections of text, figures, tables and plots, independent of the format.
 
-Texts may have code between backticks, such as a command; each form writes it in its own way.
+Texts may have code between backticks, such as a command; each format renders it in its own way.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 from tutelage.core.digits import digits
 from tutelage.core.text import shown
 
-_LONGEST_LABEL = 48  # characters; longer ones leave no room for the plot
+_LONGEST_LABEL = 48  # characters; a longer label leaves too little room for the plot
 
 CODE_CHARACTERS = r"[\w ./:=@,+-]+"
-"""What code within a text is made of. Anything else between backticks is part of a name."""
+"""Pattern of code in a text. Backticks around anything else are part of a name."""
 
 SMALL = (4.4, 2.9)
-"""Inches of a plot that has another one beside it, or below it where the page is narrow."""
+"""Width and height of a plot beside another one (below it on a narrow page), inches."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A number of a table with a bar as long as its share, 0 to 1, of the cell's width."""
+    """A number in a table with a bar, whose share of the cell's width is `share`, 0 to 1."""
 
     value: float | None
     share: float
@@ -34,11 +34,11 @@ class Bar:
 
 @dataclass(frozen=True)
 class Heat:
-    """A number of a table whose background is as strong as its share, 0 to 1.
+    """A number in a table whose background has the strength `share`, 0 to 1.
 
     Attributes
     ----------
-    is_right : whether much is good, which has another colour
+    is_right : whether a high value is good, which determines the colour
     """
 
     value: int
@@ -56,8 +56,8 @@ class Table:
     Attributes
     ----------
     columns : headings, with units
-    rows : cells; None is what was not measured
-    source : the file that it came from, None where it was computed here
+    rows : cells; None if not measured
+    source : file that the figures are from; None if they were computed for the report
     caption : one line for the reader
     """
 
@@ -73,7 +73,7 @@ class Plot:
 
     Attributes
     ----------
-    is_small : of the size `SMALL`; neighbours share a line
+    is_small : whether it has the size `SMALL`; adjacent small plots are placed side by side
     """
 
     name: str
@@ -85,13 +85,13 @@ class Plot:
 
 @dataclass(frozen=True)
 class Fact:
-    """A figure that a reader looks for first.
+    """A headline figure.
 
     Attributes
     ----------
-    label, value : with its unit
-    kind : how it came about, such as "measured" or "predicted"; "" where that is no question
-    note : one line below it
+    label, value : name, and value with its unit
+    kind : origin, such as "measured" or "predicted"; "" if it does not matter
+    note : one line below the value
     """
 
     label: str
@@ -116,8 +116,8 @@ class Section:
 
     Attributes
     ----------
-    name : short, for links
-    title : for the reader
+    name : short name for links
+    title : heading
     parts : paragraphs (str), figures, tables and plots, in order
     """
 
@@ -132,8 +132,8 @@ class Gap:
 
     Attributes
     ----------
-    title : of the section
-    text : why, and the command that makes what it needs
+    title : title of the missing section
+    text : reason, and the command that creates what the section needs
     """
 
     title: str
@@ -141,20 +141,20 @@ class Gap:
 
 
 def cell_text(cell: Cell) -> str:
-    """Return a cell as text: four digits of a number, "-" for what was not measured."""
+    """Return a cell as text: a number with four digits, "-" if it was not measured."""
     if isinstance(cell, Bar | Heat):
         cell = cell.value
     return cell if isinstance(cell, str) else digits(cell)
 
 
 def new_figure(width: float = 9.0, height: float = 4.0) -> tuple[Any, Any]:
-    """Return matplotlib's figure and axes; inches."""
+    """Return matplotlib's figure and axes; width and height in inches."""
     import matplotlib
 
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
-    # Text stays text: it can be searched, and the file is a tenth as large.
+    # Keep text as text: it can be searched, and the file is a tenth as large.
     plt.rcParams.update({"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9,
                          "svg.hashsalt": "tutelage", "legend.frameon": False,
                          "axes.spines.top": False, "axes.spines.right": False})  # fmt: skip
@@ -162,12 +162,12 @@ def new_figure(width: float = 9.0, height: float = 4.0) -> tuple[Any, Any]:
 
 
 def label(text: str) -> str:
-    """Return text for a plot, in which matplotlib finds no formula and XML no control character."""
+    """Return text for a plot, without matplotlib's formulas and XML's forbidden characters."""
     return shown(text, _LONGEST_LABEL).replace("$", "\\$")
 
 
 def as_svg(figure: Any) -> str:
-    """Return a figure as an <svg> element, the same text for the same figure; closes it."""
+    """Close a figure and return it as an <svg> element; equal figures give equal text."""
     import matplotlib.pyplot as plt
 
     buffer = io.StringIO()
@@ -177,9 +177,9 @@ def as_svg(figure: Any) -> str:
 
 
 def svg_element(text: str) -> str:
-    """Return the <svg> element of a file of matplotlib, for light and dark pages.
+    """Return the <svg> element of a matplotlib file, for light and dark pages.
 
-    Its paper is left out, and what it draws in black has the colour of the text around it.
+    The background becomes transparent, and black becomes the colour of the surrounding text.
     """
     text = text[text.index("<svg") :].strip()
     for old, new in (("fill: #ffffff", "fill: none"), ("#000000", "currentColor"),

@@ -1,4 +1,4 @@
-"""What a model costs on a board, as it is predicted: figures, engines over time, and layers."""
+"""Section of a model's predicted cost on a board: figures, engines over time, and layers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tutelage.host.report.content import (
 )
 
 MOST_LAYERS = 25
-"""Layers of the table; of more, those that take the most time."""
+"""Largest number of layers in the table; of more, the slowest are shown."""
 
 _COLOURS = {"array": "#4c72b0", "parameters": "#c44e52", "maps": "#dd8452", "start": "#8c8c8c"}
 _MEANING = {
@@ -45,9 +45,9 @@ class Cost:
     Attributes
     ----------
     model : compiled or quantised .xmodel
-    graph : of the file
-    found : the prediction
-    power : of the board; None where nothing is known of it
+    graph : graph of the file
+    found : prediction
+    power : power of the board, None if unknown
     """
 
     model: Path
@@ -57,16 +57,16 @@ class Cost:
 
     @property
     def board(self) -> str:
-        """The board's name for a reader."""
+        """The board's name as shown."""
         return self.found.board.name.upper()
 
     @property
     def watts(self) -> Figure:
-        """With all cores busy, W."""
+        """Power with all cores busy, W."""
         return self.power.watts() if self.power else Figure()
 
     def millijoules(self, threads: int | None = None) -> Figure:
-        """Energy of a frame with so many threads, None for as many as help, mJ."""
+        """Return the energy per frame, mJ; `threads` None is as many as help."""
         if self.power is None:
             return Figure()
         return self.power.joules_per_frame(self.found, threads).scaled(1e3, "mJ")
@@ -77,12 +77,12 @@ def predicted_cost(model: Path, board: str, results: Path = RESULTS) -> Cost:
 
     Parameters
     ----------
-    results : folder in which runs of the board are looked for, whose watts are taken then
+    results : folder that is searched for runs of the board; if there are any, their watts are used
 
     Raises
     ------
     DpuError
-        It is no model, or nothing is known of the board.
+        The file is not a model, or the board is unknown.
     """
     graph = Graph.deserialize(str(model))
     return Cost(model, graph, predict_graph(graph, board), board_power(board, results, model))
@@ -92,8 +92,8 @@ def cost_section(cost: Cost) -> Section:
     """Return the section of a model's cost."""
     found = cost.found
     text = (
-        f"{cost.model}, predicted for the {cost.board}; nothing in this section was measured but "
-        "what says so. Ranges are by the errors of networks that were left out of the fit."
+        f"{cost.model}, predicted for the {cost.board}. Nothing here was measured unless "
+        "it says so. Ranges are from the errors of networks that were left out of the fit."
     )
     parts: list[Part] = [text, *filter(None, [found.misfit])]
     rows: list[list[Cell]] = [list(row) for row in _figures(cost)]
@@ -113,17 +113,17 @@ def _figures(cost: Cost) -> Iterator[tuple[Cell, ...]]:
         seconds = found.layer_model.job_seconds
         yield "the same by its layers [ms]", round(1e3 * seconds, 4), None, None, "layer model"
     cpu = round(1e3 * found.cpu_seconds, 4)
-    yield "CPU before and behind it [ms]", cpu, None, None, "layer model"
-    yield _figure("latency of an image, one thread [ms]", latency_figure(found))
+    yield "CPU before and after it [ms]", cpu, None, None, "layer model"
+    yield _figure("latency per image, one thread [ms]", latency_figure(found))
     yield _figure("speed, one thread [fps]", fps_figure(found, 1))
     yield _figure("speed, as many threads as help [fps]", fps_figure(found))
     if cost.watts.value is not None:
         yield _figure("power of the board, all cores busy [W]", cost.watts)
-        yield _figure("energy of a frame, one thread [mJ]", cost.millijoules(1))
-        yield _figure("energy of a frame, many threads [mJ]", cost.millijoules())
+        yield _figure("energy per frame, one thread [mJ]", cost.millijoules(1))
+        yield _figure("energy per frame, many threads [mJ]", cost.millijoules())
     left = found.left_to_cpu
     if left:
-        yield "ops of the CPU, not predicted", len(left), None, None, "in no figure here"
+        yield "ops on the CPU, not predicted", len(left), None, None, "not included"
 
 
 def _figure(name: str, figure: Figure) -> tuple[Cell, ...]:
@@ -134,7 +134,7 @@ def _figure(name: str, figure: Figure) -> tuple[Cell, ...]:
 
 
 def _engines(cost: Cost) -> list[Part]:
-    """Return the picture of the engines over time, or a sentence where there is no code for one."""
+    """Return the picture of the engines over time, or a sentence if there is no code."""
     if cost.found.code_cycles is None:
         return ["There is no picture of the DPU's engines: the file has no DPU code, which "
                 "`tutelage compile` makes."]  # fmt: skip
@@ -151,7 +151,7 @@ def _engines(cost: Cost) -> list[Part]:
     )
     caption = (
         "The four engines over the time of one image, in cycles: solid where an engine works, pale "
-        "where it waits for the engine of that colour. The bars on top are the layers."
+        "where it waits for the engine of that colour. The bars at the top are the layers."
     )
     return [text, Plot("engines", engines_drawing(code), caption)]
 
@@ -161,7 +161,7 @@ def _engines(cost: Cost) -> list[Part]:
 
 def _layers(cost: Cost) -> list[Part]:
     layers, whole = cost.found.layers(), cost.found.layer_model.job_seconds
-    caption = "Predicted time of each layer in its order; the colour is what binds it."
+    caption = "Predicted time of each layer, in order; the colour shows what limits it."
     plot = Plot("layers", as_svg(_draw(layers)), caption)
     columns = ["layer", "type", "kernel", "output", "MACs", "time [us]", "share [%]", "bound by",
                "name"]  # fmt: skip
@@ -169,8 +169,8 @@ def _layers(cost: Cost) -> list[Part]:
     rows = [_row(number + 1, layers[number], whole) for number in sorted(order)]
     more = ""
     if len(layers) > len(rows):
-        more = (f"The {MOST_LAYERS} layers of {len(layers):,} that take the most time; "
-                "`tutelage predict` lists them all.")  # fmt: skip
+        more = (f"The {MOST_LAYERS} slowest of {len(layers):,} layers; "
+                "`tutelage predict` lists all of them.")  # fmt: skip
     return [plot, Table(columns, rows, cost.model, more)]
 
 

@@ -1,4 +1,4 @@
-"""What a report does about files that it cannot use."""
+"""Errors of files that a report cannot use."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ UNREADABLE = (
     DpuError,
     RecursionError,
 )
-"""What readers of damaged and foreign files raise."""
+"""Exceptions that readers raise for damaged or wrong files."""
 
 
 class ReportError(TutelageError):
-    """A file that was named is not what a report can use; one line."""
+    """A named file cannot be used; the message is one line."""
 
 
 def reason(path: object, error: Exception) -> str:
     """Return one line that says which file cannot be used and why."""
-    if isinstance(error, ResultsError):  # which names the file
+    if isinstance(error, ResultsError):  # its text has the path
         return f"cannot be used: {error}"
     return f"{path}: cannot be used: {error_text(error)}"

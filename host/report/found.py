@@ -1,4 +1,4 @@
-"""The measured runs and the comparison that a report shows: those named, or the newest."""
+"""Find the measured runs and the comparison of a report: the named ones, or the newest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COMPARED, _MEASURED = "CPU, GPU and DPU", "Measured run"
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A measured run, its directory, and whether it is of the report's model."""
+    """A measured run, its directory, and whether it ran the report's model."""
 
     folder: Path
     run: RunResults
@@ -35,12 +35,12 @@ class FoundComparison:
 
 
 def runs_of(subject: Subject, results: Path, named: Sequence[Path]) -> list[FoundRun] | Gap:
-    """Return the runs that are named, else the newest of the model: one of a DPU before others.
+    """Return the named runs, or else the model's newest run; runs on a DPU take precedence.
 
     Raises
     ------
     ReportError
-        One that is named cannot be read.
+        A named run cannot be read.
     """
     if named:
         try:
@@ -67,12 +67,12 @@ def runs_of(subject: Subject, results: Path, named: Sequence[Path]) -> list[Foun
 
 
 def comparison_of(subject: Subject, results: Path, named: Path | None) -> FoundComparison | Gap:
-    """Return the comparison that is named, else the newest one of the model.
+    """Return the named comparison, or else the model's newest one.
 
     Raises
     ------
     ReportError
-        The one that is named cannot be read.
+        The named comparison cannot be read.
     """
     if named:
         try:
@@ -90,7 +90,7 @@ def comparison_of(subject: Subject, results: Path, named: Path | None) -> FoundC
     if own:
         return max(own, key=lambda each: each.results.started)
     place = subject.place or "DIR"
-    return Gap(_COMPARED, f"{_none(len(done), unusable)} `tutelage bench {place}` makes one.")
+    return Gap(_COMPARED, f"{_none(len(done), unusable)} `tutelage bench {place}` creates one.")
 
 
 def _run(subject: Subject, folder: Path) -> FoundRun:
@@ -106,7 +106,7 @@ def _comparison(subject: Subject, folder: Path) -> FoundComparison:
 
 
 def _none(others: int, unusable: Sequence[str]) -> str:
-    """Say that there is none of this model, and what there is instead."""
+    """Return the message that this model has none, with the number of others and unusable files."""
     text = "There is none of this model yet"
     if others:
         text += f" ({others:,} of other models)"

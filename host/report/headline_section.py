@@ -1,4 +1,4 @@
-"""The figures that a reader looks for first: accuracy, size, latency, speed, power and energy."""
+"""Section of the headline figures: accuracy, size, latency, speed, power and energy."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _SINGLE, _OFFLINE = "single-stream", "offline"
 
 @dataclass(frozen=True)
 class RunFigures:
-    """The figures of a measured run by which it is known.
+    """The headline figures of a measured run.
 
     Attributes
     ----------
-    latency : p50 of a frame with one thread, ms
-    fps : of the step with the most frames per second
-    watts, millijoules : of that step; without a value where nothing measured them
+    latency : p50 per frame with one thread, ms
+    fps : speed of the fastest step, frames per second
+    watts, millijoules : power and energy per frame of that step; without a value if not measured
     """
 
     latency: Figure
@@ -36,7 +36,7 @@ class RunFigures:
 
 
 def run_figures(run: RunResults) -> RunFigures:
-    """Return the headline figures of a run; those that it lacks have no value."""
+    """Return the headline figures of a run; missing ones have no value."""
     single = [step for step in run.steps if step.scenario == _SINGLE] or [
         step for step in run.steps if step.threads == 1
     ]
@@ -59,8 +59,8 @@ def headline_section(subject: Subject, cost: Cost | None, runs: Sequence[RunResu
 
     Parameters
     ----------
-    cost : the model's prediction; None without a model
-    runs : measurements of this very model
+    cost : prediction for the model, None without a model
+    runs : measured runs of this model
     """
     measured = next((run for run in runs if run.on_dpu), None)
     facts = [*_of_network(subject, cost), *_of_board(cost, measured)]
@@ -68,12 +68,12 @@ def headline_section(subject: Subject, cost: Cost | None, runs: Sequence[RunResu
 
 
 def _origin(cost: Cost | None, runs: Sequence[RunResults], measured: RunResults | None) -> str:
-    """Say where times and watts come from."""
+    """Return a sentence about the origin of times and watts."""
     if measured is not None:
-        return (f"The newest run on a DPU is of {measured.machine.place}, {measured.started}. "
-                "Figures that it lacks are predicted.")  # fmt: skip
+        return (f"The newest run on a DPU is from {measured.machine.place}, {measured.started}. "
+                "Figures that it does not have are predicted.")  # fmt: skip
     if cost is None:
-        return "The run is not exported yet: there is no model whose cost could be predicted."
+        return "The run has not been exported yet, so there is no model to predict the cost of."
     text = (
         f"Latency, speed and power are predicted for the {cost.board}: no measurement of this "
         "model on a DPU was found."
@@ -98,12 +98,12 @@ def _of_network(subject: Subject, cost: Cost | None) -> Iterator[Fact]:
     note = []
     if cost is not None:
         macs = sum(operation.macs for operation in cost.found.operations)
-        note = [f"{_scaled(macs)} MACs an image", f"{_bytes(cost.model.stat().st_size)} file"]
+        note = [f"{_scaled(macs)} MACs per image", f"{_bytes(cost.model.stat().st_size)} file"]
     yield Fact("Parameters", _scaled(parameters), note=", ".join(note))
 
 
 def _accuracy(subject: Subject) -> Fact | None:
-    """Return the accuracy on the test set, and where it is known, the float network's before it."""
+    """Return the accuracy on the test set, preceded by the float network's if it is known."""
     known, run = subject.provenance, subject.training
     is_labelled = run.is_labelled if run else "agreement" not in known
     found = _first_number(
@@ -125,7 +125,7 @@ def _accuracy(subject: Subject) -> Fact | None:
 
 
 def _bits(subject: Subject) -> str:
-    """Return the bit widths, such as "W8A8", or that the network is in float; "" if not known."""
+    """Return the bit widths, such as "W8A8", or "float"; "" if unknown."""
     run = subject.training
     if run and run.config:
         return run.config.quantisation.bits().label if run.config.quantises else "float"
@@ -133,7 +133,7 @@ def _bits(subject: Subject) -> str:
 
 
 def _first_number(*values: object) -> float | None:
-    """Return the first that is a number; a description may have anything."""
+    """Return the first value that is a number; a description is unchecked."""
     found = (_number(value) for value in values)
     return next((number for number in found if number is not None), None)
 
@@ -164,7 +164,7 @@ def _bytes(size: int) -> str:
 
 
 def _of_board(cost: Cost | None, measured: RunResults | None) -> list[Fact]:
-    """Return each figure as a DPU has measured it, else as it is predicted."""
+    """Return each figure as measured on a DPU, or else as predicted."""
     found = run_figures(measured) if measured else None
     facts = []
     if cost is not None:
@@ -179,7 +179,7 @@ def _of_board(cost: Cost | None, measured: RunResults | None) -> list[Fact]:
         ("Latency", latency, "ms", "one image at a time"),
         ("Speed", fps, "fps", "as many threads as help"),
         ("Power", watts, "W", "the whole board, all cores busy"),
-        ("Energy", energy, "mJ", "a frame, the whole board"),
+        ("Energy", energy, "mJ", "per frame, the whole board"),
     ):
         if figure.value is not None:
             facts.append(_board_fact(label, replace(figure, unit=unit), what))

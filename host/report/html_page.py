@@ -1,4 +1,4 @@
-"""A report as one HTML file: no request leaves it, no script is in it, and it prints."""
+"""A report as one printable HTML file, without scripts and requests."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from tutelage.host.report.page_style import STYLE
 _CODE = re.compile(f"`({CODE_CHARACTERS})`")
 _NUMBER = re.compile(r"[-+−]?\d|-$|$")
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""Nothing is fetched and no script runs, whatever text is in a result."""
+"""Blocks requests and scripts, even if a result contains hostile text."""
 
-_STRONGEST = 0.75  # opacity of a cell's background behind its number
+_STRONGEST = 0.75  # largest opacity of a cell's background
 
 
 def html_page(
@@ -41,7 +41,7 @@ def html_page(
     Parameters
     ----------
     title, lead : heading, and the line below it
-    place : directory where the file will be: links to sources are relative to it
+    place : directory of the file; links to sources are relative to it
     end : line at the foot of the page
     """
     links = "\n".join(
@@ -127,14 +127,14 @@ def _table(table: Table, place: Path) -> str:
     words = f"{_marked(table.caption)}{_source(table.source, place)}"
     caption = f"<caption>{words}</caption>" if words else ""
     label = html_text(table.caption or ", ".join(table.columns[:3]), 120)
-    # What can be scrolled can have the keyboard's focus.
+    # A region that scrolls must be reachable with the keyboard.
     return (f'<div class="wide" role="group" tabindex="0" aria-label="{label}">'
             f"<table>{caption}<thead><tr>{heads}</tr></thead>"
             f"<tbody>\n{rows}\n</tbody></table></div>")  # fmt: skip
 
 
 def _is_text(cell: Cell) -> bool:
-    """Whether a cell is words; "12.3 ±0.2" is a number."""
+    """Return whether a cell is text and not a number such as "12.3 ±0.2"."""
     return isinstance(cell, str) and not _NUMBER.match(cell)
 
 
@@ -168,7 +168,7 @@ def _plot(plot: Plot, place: Path, prefix: str) -> str:
 
 
 def _own_names(svg: str, prefix: str) -> str:
-    """Keep one plot's names apart from another's: matplotlib gives all of them the same."""
+    """Prefix a plot's ids, since matplotlib uses the same ones in all plots."""
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
     svg = re.sub(r'(xlink:href|href)="#', rf'\1="#{prefix}', svg)
     return re.sub(r"url\(#", f"url(#{prefix}", svg)

@@ -1,4 +1,4 @@
-"""A report as Markdown: the same text and tables, with the plots as files beside it."""
+"""A report as Markdown, with the plots as separate files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def document(title: str, lead: str, sections: Sequence[Section], place: Path, en
 
     Parameters
     ----------
-    place : directory where it will be; `plot_file` has the places of its plots
+    place : directory of the file; `plot_file` returns the paths of its plots
     end : last line
     """
     lines = [f"# {markdown_text(title)}", "", _marked(lead)]
@@ -32,7 +32,7 @@ def document(title: str, lead: str, sections: Sequence[Section], place: Path, en
 
 
 def plot_file(plot: Plot) -> str:
-    """Name of a plot's file, relative to the document."""
+    """Return the path of a plot's file, relative to the document."""
     return f"report/{plot.name}.svg"
 
 

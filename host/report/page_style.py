@@ -97,11 +97,11 @@ footer {{ margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line
   td.bar {{ min-width: 5rem; background-position-y: .12rem; background-size: 100% .9rem; }}
 }}
 """
-"""Of the page. Colours are light on paper, whatever the reader's screen has."""
+"""Style of the page. Prints always use the light colours."""
 
 PLOT_STYLE = (
     "<style>svg:root{color:#1b1f24;background:#fff;fill:currentColor}"
     "@media (prefers-color-scheme:dark){svg:root{color:#e4e7eb;background:#14171b}}"
     "svg:root>style+rect{fill:none}</style>"
 )
-"""Of a plot in a file of its own."""
+"""Style of a plot in a separate file."""

@@ -1,4 +1,4 @@
-"""Predicted against published: how far the latency model can be trusted."""
+"""Section of the latency model's errors: predicted against published speeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def prediction_section(results: Path) -> Section:
     Raises
     ------
     OSError, ValueError, LookupError
-        There are none, or they are not its.
+        The results do not exist, or are not those of this command.
     """
     errors = json.loads((results / "latency.json").read_text(encoding="utf-8"))
     left_out, path = errors["left_out"], results / "latency.csv"
@@ -25,13 +25,13 @@ def prediction_section(results: Path) -> Section:
         f"Frames per second of {left_out['networks']} networks that AMD has published for "
         f"{', '.join(name.upper() for name in errors['boards'])}, each predicted with its whole "
         f"family left out of the fit: mean error {one:.1f} % with one thread and {many:.1f} % with "
-        f"many, worst {left_out['worst'][0]:+.1f} % and {left_out['worst'][1]:+.1f} %. The one "
-        f"DenseNet that is published, through Python, is in no fit: {min(dense):+.1f} to "
+        f"many, worst {left_out['worst'][0]:+.1f} % and {left_out['worst'][1]:+.1f} %. The only "
+        f"DenseNet with published speeds (through Python) is in no fit: {min(dense):+.1f} to "
         f"{max(dense):+.1f} %. Nothing here was measured by this project."
     )
     section = Section("prediction", "Background: predicted against published", [text])
     svg = (results / "latency.svg").read_text(encoding="utf-8")
-    caption = "Each family as predicted without it; the band is 10 %."
+    caption = "Each family predicted by a fit without it; the band is 10 %."
     section.parts.append(Plot("latency", svg_element(svg), caption, path))
     section.parts.append(_families(errors, results / "latency.json"))
     return section

@@ -1,4 +1,4 @@
-"""Which sections a report has, the files that they come from, and the report's own files."""
+"""The sections of a report, the files that they are made from, and the report's own files."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ Parts = Iterator[Section | Gap]
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What a report is made from.
+    """Inputs of a report.
 
     Attributes
     ----------
     results : directory of study.csv, latency.json, bench/ and measured runs
     model : model directory, or compiled or quantised .xmodel; None: see `find_subject`
-    training : directory of the training run; None: the same
-    board : whose DPU is predicted
-    runs : directories of measured runs; none for the newest in `results`
+    training : directory of the training run; None: see `find_subject`
+    board : board for which the model's cost is predicted
+    runs : directories of measured runs; if empty, the newest in `results`
     bench : directory of a comparison; None for the newest
     """
 
@@ -52,7 +52,7 @@ class ReportOptions:
 
 
 def write_report(options: ReportOptions, output: Path) -> list[Path]:
-    """Write OUTPUT.html, OUTPUT.md and its plots; returns the files.
+    """Write OUTPUT.html, OUTPUT.md and its plots; return the paths of these files.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def write_report(options: ReportOptions, output: Path) -> list[Path]:
     Raises
     ------
     ReportError
-        What was named, or the model, cannot be used.
+        A named file, or the model, cannot be used.
     """
     subject = find_subject(options.model, options.training)
     sections = _with_gaps(list(_sections(subject, options)))
@@ -69,7 +69,7 @@ def write_report(options: ReportOptions, output: Path) -> list[Path]:
     lead = _lead(subject)
     end = (
         f"Made {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC by `tutelage report`. Predicted "
-        "figures were not measured; nothing was measured on a DPU but what says so."
+        "figures were not measured; nothing was measured on a DPU unless it says so."
     )
     place.mkdir(parents=True, exist_ok=True)
     written = [output.with_suffix(".html"), output.with_suffix(".md")]
@@ -84,7 +84,7 @@ def write_report(options: ReportOptions, output: Path) -> list[Path]:
 
 
 def _lead(subject: Subject) -> str:
-    """Say which network it is, and how it was found."""
+    """Return a line that names the network, and how it was found."""
     known, run = subject.provenance, subject.training
     what = known.get("name")
     if what is None and run and run.config:
@@ -149,10 +149,10 @@ def _of_cost(subject: Subject, cost: Cost | None) -> Parts:
 
 def _no_model(run: TrainingRun) -> str:
     if run.config and not run.config.quantises:
-        return ("The run is in float. A run with method ptq, qat or qkd starts from it, and "
-                "`tutelage export` makes a model of that one.")  # fmt: skip
+        return ("The run is in float. Start a run with method ptq, qat or qkd from it, and export "
+                "that run with `tutelage export`.")  # fmt: skip
     return (f"There is no model of this run: `tutelage export {run.folder} -o models/mine` and "
-            "`tutelage compile models/mine` make one.")  # fmt: skip
+            "`tutelage compile models/mine` create one.")  # fmt: skip
 
 
 def _of_runs(found: list[FoundRun] | Gap) -> Parts:
@@ -177,7 +177,7 @@ def _of_comparison(found: FoundComparison | Gap) -> Parts:
 
 
 def _of_project(results: Path) -> Parts:
-    """The study of methods and the latency model, which are of no single model."""
+    """Yield the study of methods and the latency model, which do not depend on the model."""
     study, latency = results / "study.csv", results / "latency.json"
     if study.is_file():
         yield from _made("Study of methods", lambda: study_sections(study), study)
@@ -192,7 +192,7 @@ def _of_project(results: Path) -> Parts:
 
 
 def _made(title: str, make: Callable[[], list[Section]], path: Path) -> Parts:
-    """Yield what a file gives, or why it gives nothing."""
+    """Yield the sections made from a file, or the reason why it cannot be used."""
     try:
         yield from make()
     except UNREADABLE as error:
@@ -200,10 +200,10 @@ def _made(title: str, make: Callable[[], list[Section]], path: Path) -> Parts:
 
 
 def _with_gaps(found: list[Section | Gap]) -> list[Section]:
-    """Return the sections, with a last one that lists what is missing."""
+    """Return the sections, and a last one that lists the missing ones."""
     sections = [each for each in found if isinstance(each, Section)]
     gaps = [each for each in found if isinstance(each, Gap)]
     if gaps:
-        table = Table(["section", "why, and what makes it"], [[g.title, g.text] for g in gaps])
+        table = Table(["section", "reason, and how to get it"], [[g.title, g.text] for g in gaps])
         sections.append(Section("missing", "Not in this report", [table]))
     return sections

@@ -1,4 +1,4 @@
-"""The study: accuracy against bits, by method, with seeds; and what each phase of QKD is worth."""
+"""Sections of the study: accuracy by method and bit width, and the effect of QKD's phases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def study_sections(path: Path) -> list[Section]:
     Raises
     ------
     OSError, ValueError, LookupError
-        It cannot be read, or is not the table of a study.
+        The file cannot be read, or is not the table of a study.
     """
     with path.open(encoding="utf-8", newline="") as file:
         rows = {row["cell"]: row for row in csv.DictReader(file)}
@@ -37,11 +37,11 @@ def _accuracies(rows: Rows, path: Path) -> Section:
     seeds = {row["seed"] for row in rows.values() if row["weights"]}
     text = (
         f"Top-1 on the test set, in percent: mean and standard deviation over {len(seeds)} seeds. "
-        "W4A4 is 4 bits for weights and for activations; the DPU takes W8A8. It is a study of "
+        "W4A4 is 4 bits for weights and for activations; the DPU needs W8A8. This is a study of "
         "training methods, not of this report's model."
     )
     plot = Plot("study", as_svg(figure(rows)), "Accuracy over bits; bars are one standard "
-                "deviation, dashed lines the float networks.", path)  # fmt: skip
+                "deviation, dashed lines are the float networks.", path)  # fmt: skip
     return Section("study", "Background: study of methods", [text, plot, _table(rows, path)])
 
 
@@ -71,7 +71,7 @@ def _statistics(values: list[float]) -> list[float | int | None]:
 
 
 def _ablation(rows: Rows, changed: Rows, path: Path) -> Section:
-    """Compare each changed form of QKD with the whole one, seed by seed."""
+    """Compare each variant of QKD with QKD itself, seed by seed."""
     some = next(iter(changed.values()))
     width = some["weights"], some["activations"]
 
@@ -92,8 +92,8 @@ def _ablation(rows: Rows, changed: Rows, path: Path) -> Section:
         table.append([method, mean, spread, count, change, deviation])
     columns = ["method", "top-1 [%]", "± [points]", "seeds", "against qkd [points]", "± [points]"]
     text = (
-        f"What a part of QKD is worth, at W{width[0]}A{width[1]}: the same training without it or "
-        "with another setting. Differences are taken seed by seed; with three seeds one that is "
-        "smaller than about twice its deviation is chance."
+        f"The effect of each part of QKD at W{width[0]}A{width[1]}: the same training without it "
+        "or with another setting. Differences are computed per seed. With three seeds, those of "
+        "less than about twice their deviation may be chance."
     )
     return Section("ablation", "Background: phases of QKD", [text, Table(columns, table, path)])

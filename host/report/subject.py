@@ -1,4 +1,4 @@
-"""What a report is about: a model, the training run behind it, and how both were found."""
+"""The subject of a report: a model, the run that trained it, and how both were found."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from tutelage.host.train.results import RESULTS
 from tutelage.host.train.run_files import STUDENT
 
 MODELS, RUNS = Path("models"), Path("runs")
-"""Folders in which a model and a training run are looked for where none is named."""
+"""Folders that are searched for a model and a training run if none is named."""
 
 _CHECKPOINT = "checkpoint_sha256"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The model of a report.
+    """The model and the training run of a report.
 
     Attributes
     ----------
-    model : compiled or quantised .xmodel; None where only a training run is known
-    description : of the model's directory; None where it has none that can be read
-    training : the run that trained it; None where it is not known
-    training_error : why a run that was found cannot be used
-    how : how they were found where they were not named, for the reader
+    model : compiled or quantised .xmodel; None if only a training run is known
+    description : description in the model's directory; None if there is no readable one
+    training : run that trained the model, None if unknown
+    training_error : reason why a run that was found cannot be used
+    how : sentence for the reader on how they were found, "" if they were named
     """
 
     model: Path | None
@@ -53,19 +53,19 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """Of the model, by its directory, or by its run where there is no model yet."""
+        """The model's name by its directory, or its run's name if there is no model yet."""
         if self.model is None:
             return self.training.folder.resolve().name if self.training else ""
         return model_name(self.model.parent) if self.description else self.model.stem
 
     @property
     def place(self) -> Path | None:
-        """The model's directory, or its file where it is in none; None without a model."""
+        """The model's directory, or its file if it is not in one; None without a model."""
         return self.model.parent if self.model and self.description else self.model
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the model's description says of its origin, unchecked."""
+        """The model's origin according to its description, unchecked."""
         return self.description.provenance if self.description else {}
 
     @cached_property
@@ -73,24 +73,24 @@ class Subject:
         return model_sums(self.model)
 
     def is_made_from(self, *sums: object) -> bool:
-        """Whether one of the SHA-256 is the model's or its checkpoint's."""
+        """Return whether one of these SHA-256 sums is the model's or its checkpoint's."""
         return any(isinstance(each, str) and each in self._sums for each in sums)
 
 
 def find_subject(model: Path | None, training: Path | None) -> Subject:
-    """Find the model and the training run that belong together.
+    """Find a model and the training run that it was exported from.
 
     Parameters
     ----------
-    model : an .xmodel or a model directory; None: the one exported from `training`, else the newest
-        in `MODELS`, else the demo's
-    training : the directory of a run; None: the one of the model's checkpoint, in `RUNS` or
-        `MODELS`, or where there is no model, the newest in `RUNS`
+    model : .xmodel or model directory; None: the model exported from `training`, or else the newest
+        in `MODELS`, or else the demo's
+    training : directory of a run; None: the run with the model's checkpoint in `RUNS` or `MODELS`,
+        or, if there is no model, the newest in `RUNS`
 
     Raises
     ------
     ReportError
-        What was named cannot be used.
+        The named model or run cannot be used.
     """
     if training is not None:
         run, how = _read(training), ""
@@ -100,12 +100,12 @@ def find_subject(model: Path | None, training: Path | None) -> Subject:
     if model is not None:
         return _with_training(_of_model(model))
     if newest := _newest(MODELS.glob(f"*/{DESCRIPTION}")):
-        how = f"It is the newest model in {MODELS}; `--model` takes another."
+        how = f"It is the newest model in {MODELS}; `--model` selects another."
         return _with_training(replace(_of_model(newest), how=how))
     if newest := _newest(RUNS.glob(f"*/{RESULTS}")):
-        how = f"It is the newest run in {RUNS}; `--training` takes another."
+        how = f"It is the newest run in {RUNS}; `--training` selects another."
         return Subject(None, training=_read(newest), how=how)
-    how = "It is the demo's model: there is no other in models; `--model` takes yours."
+    how = "It is the demo's model, since there is no other in models; `--model` selects yours."
     return _with_training(replace(_of_model(DEMO_MODEL), how=how))
 
 
@@ -118,13 +118,13 @@ def _of_model(model: Path | None) -> Subject:
     if not file.is_file():
         raise ReportError(f"{file}: cannot be used: no such file")
     description = None
-    with suppress(DpuError):  # the file is reported on, whatever is beside it
+    with suppress(DpuError):  # a bad description does not affect the model
         description = read_description(file.with_name(DESCRIPTION))
     return Subject(file, description)
 
 
 def _with_training(found: Subject) -> Subject:
-    """Return the subject with the run of the model's checkpoint."""
+    """Return the subject with the run whose checkpoint the model was exported from."""
     wanted = found.provenance.get(_CHECKPOINT)
     for path in _checkpoints() if wanted else ():
         with suppress(OSError):
@@ -163,6 +163,6 @@ def _newest(paths: Iterable[Path]) -> Path | None:
     """Return the directory of the newest of these files, None without one."""
     dated: list[tuple[float, Path]] = []
     for path in paths:
-        with suppress(OSError):  # gone meanwhile
+        with suppress(OSError):  # deleted in the meantime
             dated.append((path.stat().st_mtime, path))
     return max(dated)[1].parent if dated else None

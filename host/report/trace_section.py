@@ -1,4 +1,4 @@
-"""The power of a measured run over time, with its phases marked."""
+"""Section of a measured run: its steps, and its power over time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tutelage.core.digits import with_spread
 from tutelage.core.results.run_json import RUN_FILE, RunResults, StepResults
 from tutelage.host.report.content import Cell, Plot, Section, Table, as_svg, label, new_figure
 
-_SAMPLES = 3000  # of the plot: more than the eye sees, less than makes the file heavy
+_SAMPLES = 3000  # in the plot: more than is visible, and still a small file
 _STEP_COLOURS = ("#4c72b0", "#55a868", "#c44e52", "#8172b3", "#ccb974", "#64b5cd")
 _MOST_MARKED = 12
 
@@ -20,23 +20,22 @@ def trace_section(folder: Path, run: RunResults, is_own: bool = True, number: in
 
     Parameters
     ----------
-    folder : its directory, with power.csv where watts were read
+    folder : its directory, with power.csv if watts were read
     run : its run.json
-    is_own : whether it is of the report's model
-    number : of the section among those of runs
+    is_own : whether it ran the report's model
+    number : number of the section among those of runs
 
     Raises
     ------
     OSError, ValueError
-        Its table of readings cannot be read, or has other texts than numbers.
+        The table of readings cannot be read, or has text in place of a number.
     """
     readings = folder / "power.csv"
     kind = "Measured" if run.on_dpu else "Emulated"
     name = f"run{number if number > 1 else ''}"
     section = Section(name, f"{kind} run: {run.model.name}", [_what(run)])
     if not is_own:
-        section.parts.append("The run is of another model than this report, which takes no figure "
-                             "from it.")  # fmt: skip
+        section.parts.append("This run used a different model, so no headline figure is from it.")
     times, watts = _readings(readings, run.power.total_rail)
     if times:
         svg = as_svg(_draw(run, times, watts))
@@ -49,7 +48,7 @@ def trace_section(folder: Path, run: RunResults, is_own: bool = True, number: in
     marks = [[step.name, concern.name, concern.text]
              for step in run.steps for concern in step.concerns]  # fmt: skip
     if marks:
-        caption = "What speaks against a window."
+        caption = "Warnings about windows."
         section.parts.append(Table(["step", "mark", "warning"], marks, None, caption))
     return section
 
@@ -59,12 +58,12 @@ def _what(run: RunResults) -> str:
             f"{run.state}.")  # fmt: skip
     if not run.on_dpu:
         how = f", {run.pace.text}" if run.pace else ""
-        text += f" This is not a DPU{how}: nothing here was measured on a DPU."
+        text += f" This is not a DPU{how}; nothing here was measured on a DPU."
     return text
 
 
 def _readings(path: Path, rail: str | None) -> tuple[list[float], list[float]]:
-    """Return times (s) and means of the rail (W), thinned out evenly."""
+    """Return times, s, and powers of the rail, W, as means over equal numbers of readings."""
     if rail is None or not path.is_file():
         return [], []
     with path.open(encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""A training run as a report reads it: results, log and configuration, each where it is there."""
+"""Read a training run: results, log and configuration, each of which may be missing."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Epoch = dict[str, float | str | None]
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What `tutelage train` left in a directory.
+    """The files of a run of `tutelage train`.
 
     Attributes
     ----------
-    folder : the directory
-    results : None in runs that did not come to their end, and those of older versions
-    log : a row for each epoch, "phase" as text and all else as numbers, None where a cell is empty
-    config : None where no student was written yet
-    accuracy : of the student, in percent of the test set; None where it is not known
+    folder : directory of the run
+    results : results; None for unfinished runs and those of older versions
+    log : one row per epoch: "phase" as text, all else as numbers; None for an empty cell
+    config : configuration; None if no student was written yet
+    accuracy : accuracy of the student on the test set, percent; None if unknown
     """
 
     folder: Path
@@ -48,7 +48,7 @@ class TrainingRun:
 
     @property
     def float_accuracy(self) -> float | None:
-        """Of the float run that this one started from, on the same data; None where not known."""
+        """Accuracy of the float run before this one on the same data, percent; None if unknown."""
         if self.config is None or not self.config.quantises or not self.is_labelled:
             return None
         state: dict[str, Any] = {}
@@ -64,12 +64,12 @@ class TrainingRun:
 
 
 def read_training(folder: Path) -> TrainingRun:
-    """Read what is in the directory of a training run.
+    """Read the files in the directory of a training run.
 
     Raises
     ------
     ResultsError, CheckpointError, ConfigError
-        A file of it cannot be used, or it has none of them.
+        A file cannot be used, or none of them exists.
     """
     results = read_run_results(folder) if (folder / RESULTS).exists() else None
     log = read_log(folder / LOG) if (folder / LOG).exists() else []
@@ -93,7 +93,7 @@ def read_log(path: Path) -> list[Epoch]:
     Raises
     ------
     ResultsError
-        It cannot be read, or a column lacks or has no numbers.
+        The file cannot be read, or a column is missing or has text in place of numbers.
     """
     try:
         data = read_bounded(path, MAX_JSON_BYTES)

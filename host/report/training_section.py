@@ -1,4 +1,4 @@
-"""What a training run did: its settings and its curves."""
+"""Section of a training run: its settings and its curves."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ACCURACIES = {
 """Columns of a log, with their names in the legend."""
 
 _LOSS_COLOUR = "#7f9fc6"
-_MOST_MARKED = 30  # points of a curve that are marked one by one
+_MOST_MARKED = 30  # longest curve whose points are marked, epochs
 
 
 def training_section(run: TrainingRun) -> Section:
@@ -41,8 +41,8 @@ def training_section(run: TrainingRun) -> Section:
     if run.log:
         parts += _curves(run.log, run.folder / LOG)
     elif run.config and not run.config.training.epochs:
-        parts.append("Nothing was trained, so that there are no curves: the weights were quantised "
-                     "as they were.")  # fmt: skip
+        parts.append("There are no curves, since nothing was trained: the given weights were "
+                     "quantised.")  # fmt: skip
     else:
         parts.append(f"There are no curves: the run has no {LOG}.")
     rows: list[list[Cell]] = [[name, value] for name, value in _settings(run) if value]
@@ -102,7 +102,7 @@ def _curves(log: Sequence[Epoch], path: Path) -> list[Plot]:
 
 
 def _phases(log: Sequence[Epoch]) -> list[tuple[str, int]]:
-    """Return the phases in turn, each with its first epoch."""
+    """Return the phases in order, each with its first epoch."""
     found: list[tuple[str, int]] = []
     for row in log:
         name, epoch = str(row.get("phase") or ""), row["epoch"]

@@ -13,7 +13,7 @@ def class_weights(training: Training, data: DataSet) -> Tensor | None:
     """Return the weights of the classes, float32 (classes,); None if all have the same weight.
 
     They are scaled so that their mean over the training images is 1, which leaves the size of the
-    gradient, hence the best learning rate, about the same.
+    gradient, and so the best learning rate, about the same.
 
     Raises
     ------

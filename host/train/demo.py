@@ -42,7 +42,7 @@ from tutelage.host.train.data.image_io import encode_png
 from tutelage.host.train.loop import LOG, STUDENT, train
 from tutelage.host.train.progress import Terminal
 
-THREADS = 1  # the order of float sums, hence the trained weights, depends on it
+THREADS = 1  # it determines the order of float sums and so the trained weights
 TEACHER_NETWORK = {"network": "densenet-small", "options": {"growth_rate": 16}}
 STUDENT_NETWORK = {"network": "densenet-small"}
 SHIPPED_PER_CLASS = 30

@@ -202,7 +202,7 @@ class TrainingRun:
         return None if tensor is None else tensor.to(self.accelerator.device)
 
     def _learners(self) -> dict[str, nn.Module]:
-        """The networks that are trained, by name, without wrappers for several processes."""
+        """Return the networks that are trained, by name, without wrappers for several processes."""
         found = {"student": self._bare_student}
         if "teacher" in self.optimisers:
             found["teacher"] = self.accelerator.unwrap_model(self.teacher)
@@ -224,7 +224,7 @@ class TrainingRun:
         return Freezing(student).to(self.accelerator.device)
 
     def _stateful(self) -> dict[str, nn.Module]:
-        """The modules that a checkpoint saves, by name."""
+        """Return the modules that a checkpoint saves, by name."""
         found = self._learners()
         if self.average is not None:
             found["average"] = self.average.network
@@ -319,7 +319,7 @@ class TrainingRun:
             )
 
     def _follow(self, step: int, progress: float) -> None:
-        """After a step of the student, restore frozen weights and update the average."""
+        """Restore frozen weights and update the average after a step of the student."""
         student = self._bare_student
         if self.freezing is not None and isinstance(student, Student) and progress:
             threshold = self.config.training.freeze_oscillations / rising(progress)

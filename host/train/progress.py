@@ -30,12 +30,12 @@ class Progress(Protocol):
     """Interface of a display that `tutelage.host.train.loop.train` notifies."""
 
     def begin(self, method: str, epochs: int, done: int) -> None:
-        """A run starts, of whose `epochs` `done` are finished already."""
+        """Start the display of a run of `epochs`, of which `done` are finished."""
 
     def step(
         self, step: int, steps: int, phase: str, totals: list[float], images: int, start: float
     ) -> None:
-        """Some steps of an epoch are finished.
+        """Display the progress within an epoch.
 
         Parameters
         ----------
@@ -47,10 +47,10 @@ class Progress(Protocol):
         """
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """An epoch is finished; `row` is its line of the log."""
+        """Display a finished epoch; `row` is its line of the log."""
 
     def end(self) -> None:
-        """The run is over."""
+        """End the display, since the run has ended."""
 
 
 class Silent:
@@ -160,7 +160,7 @@ class Steps:
         self._bar.stop()
 
     def begin(self, text: str) -> None:
-        """Display that a step begins and the previous one is finished."""
+        """Display that a step starts and that the previous one is finished."""
         self._bar.update(self._task, completed=self._begun, description=shown(text, 60))
         self._bar.refresh()
         self._begun += 1

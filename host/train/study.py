@@ -1,6 +1,6 @@
 """The study: every method at every bit width with every seed; resumable.
 
-Each cell is a run of `tutelage train` in a process of its own with one thread; as many run at a
+Each cell is a run of `tutelage train` in a separate process with one thread; as many run at a
 time as there are cores. The results of finished cells are in study.csv, and these cells are not run
 again; a cell that was killed continues from its checkpoint. The cells are ordered by seed, so that
 an unfinished study is a study with fewer seeds. Workers on several machines share the cells through

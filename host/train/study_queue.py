@@ -1,7 +1,7 @@
 """Queue of the cells of a study that are still to be run, by one worker or by several.
 
 In a storage each cell is a trial of one Optuna study, with the cell's name and settings as its
-attributes; a changed study file has other settings, hence trials of its own. Workers that start
+attributes; a changed study file has other settings and thus its own trials. Workers that start
 together may each add a trial of the same cell; the first that has not failed counts.
 """
 

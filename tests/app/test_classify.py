@@ -225,7 +225,7 @@ def test_a_scenario_reports_what_it_leaves_out(app: App, tmp_path: Path) -> None
 
 
 def test_a_full_disk_ends_an_output_and_not_the_run(app: App, tmp_path: Path) -> None:
-    """On a real tmpfs of 64 KiB, in a separate mount namespace."""
+    """Use a real tmpfs of 64 KiB, in a separate mount namespace."""
     mount = "mkdir full && mount -t tmpfs -o size=64k tmpfs full"
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs user namespaces (unshare -rm)")

@@ -204,7 +204,7 @@ print(json.dumps([*found, cv2.VideoCapture(0, cv2.CAP_V4L2).read()[0]]))
 
 
 def test_a_slow_reader_finds_old_pictures(repo_root: Path, camera: FakeCamera) -> None:
-    """As with a real driver, the buffers keep the first frames, and the others are lost."""
+    """The buffers keep the first frames, and later ones are lost, as with a real driver."""
     numbers = _run(
         repo_root,
         camera,

@@ -104,7 +104,7 @@ def test_errors_are_one_printable_line(place: Path, repo_root: Path, emulation: 
 
 
 def test_the_live_table(place: Path, repo_root: Path, emulation: None) -> None:
-    """On a terminal, everything but Rich's own sequences is printable."""
+    """All output on a terminal is printable, except for Rich's own sequences."""
     pytest.importorskip("rich")
     leader, follower = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200", "LINES": "50"}

@@ -232,7 +232,7 @@ def test_a_stream_that_falls_silent_is_lost(
     monkeypatch.setattr(live, "SILENCE_SECONDS", 0.3)
     server.stalls_after = 4
     source = MjpegSource(server.url(), reconnect=10.0)
-    frames = _take(source, 9)  # the second answer stalls again, behind four more
+    frames = _take(source, 9)  # the second answer stalls again, after four more
     assert [frame.index for frame in frames[:8]] == list(range(8))
     assert server.requests >= 3 and source.report()["lost"] >= 2
 
@@ -348,7 +348,7 @@ def test_a_video_by_its_url(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs ffmpeg")
 def test_ffmpeg_streams_jpegs_over_http() -> None:
-    """With a real encoder: `ffmpeg -listen 1` serves MJPEG in FFmpeg's multipart form."""
+    """Use a real encoder: `ffmpeg -listen 1` serves MJPEG in FFmpeg's multipart form."""
     url = f"http://127.0.0.1:{free_port()}/live.mjpg"
     command = (
         "ffmpeg -loglevel error -re -f lavfi -i testsrc=size=160x120:rate=25:duration=20 "

@@ -130,7 +130,7 @@ ENDS = [
 
 @pytest.mark.slow
 def test_a_signal_ends_it_with_whole_files(tmp_path: Path) -> None:
-    """In each phase, all in parallel, since a run mostly waits."""
+    """Send the signal in each phase; the runs are parallel, since a run mostly waits."""
     folders = [tmp_path / str(number) / "a" for number in range(len(ENDS))]
     processes = [_start(folder, "--scenario", "offline") for folder in folders]
     waiting = set(range(len(ENDS)))
@@ -171,7 +171,7 @@ def _was_killed(folder: Path, steps: int) -> None:
 
 @pytest.mark.slow
 def test_a_disk_that_fills_up_keeps_the_windows_before(tmp_path: Path) -> None:
-    """On a real tmpfs, in a separate mount namespace, filled in the second window."""
+    """Use a real tmpfs, in a separate mount namespace, which is full in the second window."""
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs user namespaces (unshare -rm)")
     script = """set -e; mkdir full; mount -t tmpfs -o size=3m tmpfs full; mkdir full/a

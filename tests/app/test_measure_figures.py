@@ -400,7 +400,7 @@ assert "x.csv" in (store.folder / "SHA256SUMS").read_text()
 
 
 def test_no_torn_line_stays_on_a_full_disk(tmp_path: Path) -> None:
-    """On a real tmpfs of 3 MiB, in a separate mount namespace."""
+    """Use a real tmpfs of 3 MiB, in a separate mount namespace."""
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs user namespaces (unshare -rm)")
     mount = 'mount -t tmpfs -o size=3m tmpfs "$1" && exec "$2" -c "$3" "$1"'

@@ -63,7 +63,7 @@ POST = {"X-Tutelage": "1"}
 
 @pytest.fixture(scope="module")
 def output() -> Iterator[WebOutput]:
-    """A server for tests that do not change it."""
+    """Serve a page for tests that do not change it."""
     with served(length=1000) as web:
         for index in range(5):
             web.add(result(index))
@@ -141,7 +141,7 @@ def test_a_port_in_use_is_one_clear_line(output: WebOutput) -> None:
         WebOutput("no.such.host.invalid", 1, None, FACTS, gauges, None)
 
 
-# Who may look
+# Access
 
 
 def test_the_token_is_needed_everywhere() -> None:
@@ -206,11 +206,11 @@ def test_every_answer_has_the_security_headers(output: WebOutput) -> None:
     assert ask(output, "/static/%2e%2e/output.py")[0] == 404
 
 
-# Connections that ask for nothing
+# Idle connections
 
 
 def _idle(web: WebOutput, count: int) -> list[socket.socket]:
-    """Open connections that send nothing, or an endless head."""
+    """Open connections that send nothing, or an endless header."""
     found = []
     for number in range(count):
         found.append(socket.create_connection(("127.0.0.1", _port(web)), timeout=20))
@@ -352,7 +352,7 @@ def test_the_token_of_the_environment() -> None:
     assert find_token("127.0.0.1", None, "0123456789abcdef") == ("0123456789abcdef", False)
 
 
-# What is shown
+# Results and rows
 
 
 def test_state_and_events(output: WebOutput) -> None:
@@ -430,7 +430,7 @@ def test_the_confusion_matrix_counts_true_and_found_labels() -> None:
     }
     assert (monitor.rows()[-1]["labelled"], monitor.rows()[-1]["correct"]) == (5, 3)
     monitor.add(labelled("Bag", "Bag"))
-    assert monitor.confusion() is report  # made once a row
+    assert monitor.confusion() is report  # computed once per row
     monitor.tick()
     again = monitor.confusion()
     assert again is not None and again["counts"][0] == [2, 0, 0]
@@ -564,7 +564,7 @@ def test_images_are_encoded_for_viewers_only_and_once(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("looks", [150, 3000])
 def test_fifteen_images_a_second_are_encoded(monkeypatch: pytest.MonkeyPatch, looks: int) -> None:
-    """Not half the rate for a viewer who is late at times, and not more work for many viewers."""
+    """A viewer who is late at times does not get half the rate; many viewers cause no more work."""
     now = 0.0
     monkeypatch.setattr(video_module, "time", SimpleNamespace(monotonic=lambda: now))
     count = itertools.count(1)
@@ -759,7 +759,7 @@ def test_closing_does_not_wait_for_those_who_take_nothing() -> None:
 
 
 def test_closing_ends_the_server_whatever_its_readers_do() -> None:
-    """The thread ends too: since 3.12, Python's close waits for connections."""
+    """The thread ends too, although close waits for connections since Python 3.12."""
     noise = np.random.default_rng(0).integers(0, 256, (960, 960, 3), np.uint8)
     with served() as web:
         each = result(0)

@@ -65,7 +65,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Watched:
-    """A page, and its forbidden actions."""
+    """A page, with the errors, dialogs and requests to other servers that it causes."""
 
     def __init__(
         self, browser: Browser, width: int = 1280, height: int = 800, scheme: str = "light"
@@ -284,7 +284,7 @@ def test_a_phone_shows_the_run_first_and_no_list_of_facts(browser: Browser) -> N
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
 def test_axe_finds_no_fault(browser: Browser, width: int, scheme: str) -> None:
-    """Landmarks, names, headings, roles, contrast: what axe-core's rules can see."""
+    """Covers what axe-core checks: landmarks, names, headings, roles, contrast."""
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="needs axe-playwright-python"
     )
@@ -419,7 +419,7 @@ def test_below_the_threshold_a_label_is_uncertain(browser: Browser) -> None:
         expect(mark).to_be_hidden()
         expect(faint).to_have_attribute("d", "")
         _move_threshold(page, 100)
-        web.add(Result(Frame(1, "scores", None), [("Coat", 7.5)]))  # no share of 1
+        web.add(Result(Frame(1, "scores", None), [("Coat", 7.5)]))  # not a probability
         expect(page.locator("#label")).to_have_text("Coat")
         expect(mark).to_be_hidden()
         watched.assert_clean(web)
@@ -438,7 +438,7 @@ def test_a_paused_page_stays_as_it_is_while_the_run_goes_on(browser: Browser) ->
         _wait_until(page, lambda: video.viewers == 0)
         web.add(_plain(1, "blue"))
         web._monitor.tick()
-        web._monitor.start_recording()  # recordings are shown all the same
+        web._monitor.start_recording()  # recordings are shown even so
         expect(page.get_by_role("button", name="Stop recording")).to_be_enabled()
         expect(page.locator("#frame-name")).to_have_text("red-0")
         expect(page.locator("#tiles")).to_contain_text("Frames1")
@@ -505,7 +505,7 @@ def _plain(index: int, colour: str, shape: tuple[int, int] = (60, 80)) -> Result
     return Result(Frame(index, f"{colour}-{index}", image), [(colour, 0.9)])
 
 
-# Count samples over some time in which colour and name differ, and collect the names.
+# Sample the page for some time: count samples whose colour and name differ, collect the names.
 SAMPLES = """
 async () => {
   const video = document.getElementById("video"), canvas = document.createElement("canvas");
@@ -613,7 +613,7 @@ def test_a_link_on_another_page_opens_this_one(browser: Browser) -> None:
         web.add(result(0))
         links = f'<a id="new" href="{web.url}">new</a> <a id="old" href="{web.address}">old</a>'
         with _elsewhere(links) as other:
-            for link in ("#new", "#old"):  # the second one with the cookie of the first
+            for link in ("#new", "#old"):  # the second one uses the cookie of the first
                 watched.page.goto(other)
                 watched.page.click(link)
                 expect(watched.page.locator("#label")).to_have_text("Ankle boot")
@@ -661,7 +661,7 @@ def test_an_error_that_ends_the_run_is_shown(browser: Browser) -> None:
         web.end_run("/dev/video0 gives no more images after 1; it is gone")
         web.close()
         expect(watched.page.locator("#banner")).to_have_text(
-            "The run has ended after 1 frame, by an error: "
+            "The run has ended after 1 frame, with an error: "
             "/dev/video0 gives no more images after 1; it is gone"
         )
 
@@ -696,7 +696,7 @@ def test_the_next_run_with_another_token_is_told(browser: Browser) -> None:
         web.close()
         expect(watched.page.locator("#banner")).to_contain_text("The run has ended")
         with served(token="two", port=urlsplit(web.url).port):
-            expect(watched.page.locator("#banner")).to_contain_text("asks for another token")
+            expect(watched.page.locator("#banner")).to_contain_text("needs another token")
 
 
 def test_a_hidden_page_takes_nothing(browser: Browser) -> None:

@@ -53,7 +53,7 @@ def walk(
 
 
 class _Int8:
-    """As int8 layers of an .xmodel."""
+    """Builder of the network as int8 layers of an .xmodel."""
 
     POINT = 4
 
@@ -86,7 +86,7 @@ def int8_graph() -> Graph:
 
 
 class _Float32:
-    """As plain float32 ONNX nodes, NCHW, like any exporter's."""
+    """Builder of the network as plain float32 ONNX nodes, NCHW, as exporters write them."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []

@@ -34,4 +34,4 @@ class Extent:
 
 
 FULL, SHORT = Extent(), Extent(repeats=1, images=8, seconds=0.2, frames=500)
-"""What `make bench FULL=1` measures, and what suffices to see that every part works."""
+"""Extents of `make bench FULL=1`, and of a short run that only shows that every part works."""

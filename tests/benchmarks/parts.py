@@ -16,7 +16,7 @@ from tutelage.core.commands import needs
 from tutelage.core.errors import TutelageError, first_line
 
 TOTAL_SECONDS = 300
-"""What all parts take together by default, on two cores."""
+"""Time that all parts take together by default, on two cores, s."""
 
 DEFAULT = "default"
 EXTENTS = (DEFAULT, "full", "short")

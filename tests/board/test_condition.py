@@ -151,7 +151,7 @@ def _spin(watch: ConditionWatch, work: Callable[[], object]) -> _Spent:
 def test_the_temperature_is_that_of_the_processor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From hwmon's files if psutil names a driver, or else from thermal zones."""
+    """It is read from hwmon's files if psutil names a driver, or else from thermal zones."""
     write_sensors(tmp_path)
     found = {"ams": [45.0], "irps5401": [70.0]}
     monkeypatch.setattr(system, "_psutil_temperatures", found.copy)

@@ -832,7 +832,7 @@ def test_sources_come_in_the_order_of_preference() -> None:
 
 
 def test_the_package_gives_the_names_that_users_import(repo_root: Path) -> None:
-    """Without numpy until one of them is asked for."""
+    """numpy is not imported until one of them is used."""
     code = (
         "import sys, tutelage.board.power as power; print('numpy' in sys.modules)\n"
         "print(power.Power.__name__, power.PowerError.__name__, power.open_power.__name__)\n"
@@ -876,7 +876,7 @@ def last(power, seconds, there=None):
     return power.latest().get("12V")
 
 def losing(power):
-    # What is told of 12V while its driver is bound, unbound, and bound again elsewhere.
+    # Readings of 12V while its driver is bound, unbound, and bound again elsewhere.
     with power_running(power):
         told = [last(power, 1, True)]
         chip = (HWMON / "hwmon2").resolve()

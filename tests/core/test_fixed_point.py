@@ -111,7 +111,7 @@ def test_torch_rounds_alike(values: list[float], point: int, bits: int) -> None:
        seed=st.integers(0, 99))  # fmt: skip
 @settings(deadline=None, max_examples=30)
 def test_the_float_graphs_round_alike(shift: int, how: str, wide: bool, seed: int) -> None:
-    """`finish` behind the half step, on all accumulators that `precision` lets float32 take."""
+    """`finish` after the half step, on all accumulators for which `precision` allows float32."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
     most = EXACT_FLOAT32 // 2 - 1 if how == "round" else EXACT_FLOAT32 - (1 << 16) - 1

@@ -37,7 +37,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *sorted(p for f in _FOLDERS for p in (ROOT / f).rglob("*.md") if "uplot" not in p.parts),
 ]
-"""The documentation. CHANGELOG tells of commands that may be gone."""
+"""The documentation. CHANGELOG mentions commands that may no longer exist."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Reader:
 
 @pytest.fixture(scope="session")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    """The reader in a fresh copy, with .venv set up and photos, a video and models at hand."""
+    """The reader in a fresh copy, with .venv set up, photos, a video and models."""
     folder = tmp_path_factory.mktemp("reader") / "tutelage"
     copy_repository(folder)
     _link_venv(folder)
@@ -80,7 +80,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 
 
 def copy_repository(folder: Path) -> None:
-    """Copy the files that git tracks or would add, as they are; skip the test without git."""
+    """Copy the files that git tracks or would add, in their current state; skip without git."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("needs git and a clone of it")
     names = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT,

@@ -91,7 +91,7 @@ _BENCH = "--seconds 0.2 --warm-up 0.1 --repetitions 2"
 _TWO_PLATFORMS = "--platform onnxruntime-float32 --platform openvino-int8"
 _EPOCHS = "--set training.epochs=3"
 
-# Run with `make -n` only, since each installs packages of its own (and the audit needs PyPI's
+# Run with `make -n` only, since each installs its own packages (and the audit needs PyPI's
 # advisories).
 _DRY = (("make ", "make -n "),)
 _TRAINED = (

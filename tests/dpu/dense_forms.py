@@ -8,7 +8,7 @@ from tutelage.dpu.xmodel.graph import Graph
 from tutelage.dpu.xmodel.op import Op
 
 DENSE_FORMS = ("hwc", "chw", "turned", "conv2d")
-"""A matrix behind a reshape; behind a transpose to PyTorch's order; turned; a convolution."""
+"""A matrix after a reshape; after a transpose to PyTorch's order; transposed; a convolution."""
 
 
 def dense_network(form: str, flip: int = 0) -> Graph:

@@ -275,7 +275,7 @@ def _assert_alike(graph: Graph, compiled: Graph) -> None:
 
 
 def test_a_value_that_only_concats_read_is_rounded_by_them() -> None:
-    """As AMD's exporter writes it (PointPillars), also through the file."""
+    """AMD's exporter writes such models (PointPillars); tested in memory and from a file."""
     model = QuantisedModel("cat")
     x = model.input("image", (1, 4, 4, 2), 5)
     weights = np.ones((2, 1, 1, 2), np.int8)

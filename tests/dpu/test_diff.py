@@ -167,7 +167,7 @@ def _saved(path: Path, form: str, flip: int = 0) -> Path:
 def test_dense_layers_of_all_forms_are_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    """Their outputs agree; a single changed weight is found in all of them."""
+    """The outputs of all forms agree; a single changed weight is found in each."""
     a, b = _saved(tmp_path / "a.xmodel", "hwc"), _saved(tmp_path / "b.xmodel", kind)
     image = np.random.default_rng(0).integers(-128, 128, (9, 3, 2, 2)).astype(np.float32) / 32
     first, second = (load_engine(path, "reference").run(image) for path in (a, b))

@@ -138,7 +138,7 @@ def test_places_that_cannot_be_written(
 
 
 def _huge(kind: str) -> bytes:
-    """As many ops as a file may have, in the shapes that are the most expensive to draw."""
+    """Return a file with the largest number of ops, in shapes that are most expensive to draw."""
     graph = GraphProto(graph_name=kind)
     graph.subg_root.SetInParent()
     for number in range(30_000):

@@ -16,7 +16,7 @@ from tutelage.dpu.compiler.builder import CompiledModel
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two models with hostile names of everything, in a folder of such a name."""
+    """Return a folder with a hostile name and two models in which all names are hostile."""
     folder = tmp_path / FILE_NAME
     folder.mkdir()
     for number in range(2):

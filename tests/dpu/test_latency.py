@@ -364,7 +364,7 @@ def test_predict_tells_layers_and_totals(
     assert sum(facts["bound_ms"].values()) == pytest.approx(facts["dpu_ms"])
     status, out, _ = _told(capsys, emulator_model)
     assert status == 0 and "e+" not in out
-    texts = "bound by", "threads  1: ", "Python   ", "not measured here", " mJ a frame", "60 W"
+    texts = "bound by", "threads  1: ", "Python   ", "not measured here", " mJ per frame", "60 W"
     assert all(text in out for text in texts)
 
 
@@ -421,7 +421,7 @@ def test_a_smaller_array_is_slower_and_the_file_says_which_it_is(
 @settings(deadline=None)
 @given(_networks)
 def test_a_larger_array_is_never_slower(shape: tuple[int, ...]) -> None:
-    """If the sides of one array are multiples of the other's: B512, B1024, B4096."""
+    """This holds if the sides of one array are multiples of the other's: B512, B1024, B4096."""
     operations = _network(*shape)
     cycles = [sum(s.cycles for s in stages(operations, ARRAYS[size])) for size in (0, 2, 7)]
     assert cycles == sorted(cycles, reverse=True)

@@ -88,7 +88,7 @@ def test_what_a_layer_tells() -> None:
 
 
 def test_figures_of_every_kind_with_a_window() -> None:
-    """By hand: rows * columns * outputs * taps, and the array's padding of each."""
+    """Computed by hand: rows * columns * outputs * taps, each with the array's padding."""
     model = CompiledModel("kinds")
 
     def ones(*shape: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The emulation under load, forked, and at the interpreter's end, each in a process of its own.
+"""The emulation under load, forked, and at the interpreter's end, each in a separate process.
 
 By default 3,000 jobs; `TUTELAGE_JOBS=100000` (make load) is the long run.
 """
@@ -21,10 +21,10 @@ from tutelage.dpu.runtime.device import EXECUTION_VARIABLE
 
 JOBS = int(os.environ.get("TUTELAGE_JOBS", "3000"))
 GROWTH_MIB = 24
-"""What memory may grow by over the second half: the allocator's fragments, no job's traces."""
+"""Largest growth of memory over the second half: fragmentation, but nothing kept per job."""
 
 MODELS = min(400, JOBS // 30)
-"""So many times a model is read, run once and forgotten."""
+"""How many times a model is read, run once and released."""
 
 RUNTIMES = ["openvino", "onnxruntime"]
 EXECUTIONS = ["synchronous", "asynchronous"]
@@ -232,7 +232,7 @@ device.time = Held()
 vart.set_pace(lambda subgraph: 3600.0)
 paced = make()
 """
-"""Behind `SETUP`: a runner whose jobs end when they are released, and what interrupts one."""
+"""Script after `SETUP`: a runner whose jobs end when they are released, and an interruption."""
 
 
 def test_ctrl_c_in_a_wait_leaves_the_job(demo_model: Path, repo_root: Path) -> None:
@@ -265,7 +265,7 @@ def test_ctrl_c_in_a_paced_job_leaves_the_runner(demo_model: Path, repo_root: Pa
 
 
 def test_a_child_by_fork_begins_anew(demo_model: Path, repo_root: Path, runtime: str) -> None:
-    """With jobs in flight, and other threads that hold every lock."""
+    """Fork with jobs in flight, and with other threads that hold every lock."""
     script = """
         wanted = answer(runner)
         def go():
@@ -315,7 +315,7 @@ def test_a_child_by_fork_ends_as_processes_do(
     demo_model: Path, repo_root: Path, runtime: str, execution: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """By `sys.exit`, with all exit code of native libraries, as in a daemon."""
+    """End by `sys.exit`, with all exit code of native libraries, as in a daemon."""
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
     monkeypatch.delenv("CI", raising=False)
     script = """

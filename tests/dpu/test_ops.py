@@ -163,7 +163,7 @@ def test_bilinear_resizing(centres: str, scale: list[float]) -> None:
      ({}, [0, 0, 1, 2, 3])],
 )  # fmt: skip
 def test_nearest_rows(attrs: dict[str, Any], rows: list[int]) -> None:
-    """Of four, five: at 0, 3/4, 3/2, 9/4, 3 (halves up); at -1/10, 7/10, ...; at 0, 4/5, ..."""
+    """Five rows of four: 0, 3/4, 3/2, 9/4, 3 (halves up); at -1/10, 7/10, ...; at 0, 4/5, ..."""
     x = int8(1, 4, 2, 1)
     attrs = {"mode": "NEAREST", "scale": [1.0, 1.25], **attrs}
     y = run(fix_graph("resize-fix", attrs, [([1, 4, 2, 1], 3)], 3), x)
@@ -342,7 +342,7 @@ def test_plain_reductions(name: str) -> None:
 
 @pytest.mark.parametrize("axis", [3, -1, [3]])
 def test_an_axis_may_be_a_number(axis: int | list[int]) -> None:
-    """In the form that torch's operators take and their exporters write."""
+    """torch's operators accept this form, and their exporters write it."""
     x = real_values(2, 3, 4, 5)
     y = run(real_graph("l2_normalize", {"axis": axis}, [[1, 3, 4, 5]]), x)
     np.testing.assert_allclose(y, x / np.linalg.norm(x, axis=-1, keepdims=True), rtol=1e-5)
@@ -522,10 +522,10 @@ OP_TYPES = {
     "add", "sub", "mul", "div", "min", "max",
     *(f"reduction_{name}" for name in (*REDUCTIONS, "product")),
 }  # fmt: skip
-"""What is tested here."""
+"""Ops tested in this module."""
 
 ON_NETWORKS = {"conv2d", "depthwise-conv2d", "transposed-conv2d", "pool", "eltwise", "concat"}
-"""What tests of whole networks have, in both engines and forms."""
+"""Ops covered by the tests of whole networks, in both engines and forms."""
 
 RARE = {"depthwise"}
 """Another name of eltwise."""

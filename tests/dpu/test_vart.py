@@ -165,7 +165,7 @@ def test_float_inputs_are_truncated_toward_zero(
 
 
 def test_float_inputs_beyond_int8_wrap(through: Callable[[np.ndarray], np.ndarray]) -> None:
-    """As on aarch64: the low byte of a saturated int32; 0 for NaN."""
+    """The result is that of aarch64: the low byte of a saturated int32; 0 for NaN."""
     pairs = {16.0: -128, 16.25: -126, 31.875: -1, -16.125: 127, 1e30: -1, -1e30: 0,
              float("inf"): -1, float("-inf"): 0, float("nan"): 0}  # fmt: skip
     assert through(np.array(list(pairs), np.float32)).tolist() == list(pairs.values())

@@ -259,7 +259,7 @@ def test_drawing(graph: xir.Graph, tmp_path: Path) -> None:
 
 
 def test_texts(graph: xir.Graph) -> None:
-    """In the form of AMD's binding (xir_py_module.cpp)."""
+    """The texts have the form of AMD's binding (xir_py_module.cpp)."""
     stem = graph.get_op(STEM)
     tensor, part = stem.get_output_tensor(), graph.get_leaf_subgraph(stem)
     assert (repr(xir.DataType("XINT8")), str(xir.DataType("FLOAT32"))) == (

@@ -27,7 +27,7 @@ SIZES = ((640, 480), (320, 240), (1280, 720))
 """Width and height that the driver offers, as in `v4l2.c`."""
 
 PICTURES = 20
-"""JPEGs of each size that are sent in turn where a test gives none of its own."""
+"""JPEGs of each size that are sent in turn if a test gives none."""
 
 _SOURCE = Path(__file__).with_name("v4l2.c")
 _GREY_STEP = 10  # between pictures: more than the JPEG errors of a plain one

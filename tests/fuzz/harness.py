@@ -28,7 +28,7 @@ from hypothesis.strategies import SearchStrategy
 from tutelage.core.errors import UNSORTED
 
 SECONDS = 30
-"""After so many seconds an example hangs; most take some milliseconds."""
+"""Time after which an example counts as hanging; most take some milliseconds."""
 
 MEBIBYTES = 4096
 """Most memory that one example may take on top of what the process has. The readers' own limits

@@ -183,7 +183,7 @@ def test_a_convolution_that_is_called_twice_has_one_weight() -> None:
 NETS = Path(__file__).parents[3] / "shared/cases/nets/nets.py"
 REPLACE = {"Silu": {"silu": "hardswish"}, "Elu": {"elu": "relu"}}
 ON_CPU = {"BigKernel": "kernel 17x17"}
-"""What the DPU lacks."""
+"""Parts of networks that the DPU does not support."""
 
 
 @pytest.fixture(scope="module")

@@ -203,7 +203,7 @@ class _Process:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_processes_together_have_the_batches_of_one(repo_root: Path, streamed: bool) -> None:
-    """With all random augmentations, and images mixed across the slices."""
+    """Tested with all random augmentations, and with images mixed across the slices."""
     config = make_config({
         "method": "float", "student": {"network": "densenet-tiny"},
         "data": {"kind": "folder", "path": str(repo_root / "app/demo/images"), "size": 12,

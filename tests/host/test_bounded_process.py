@@ -32,7 +32,7 @@ def test_a_program_without_end_is_ended() -> None:
 
 
 def test_what_stays_in_the_background_is_not_waited_for() -> None:
-    """As ssh with ControlPersist, which in some versions keeps its error output open."""
+    """ssh with ControlPersist does this: some versions keep the error output open."""
     start = time.monotonic()
     done = run_bounded(["sh", "-c", "sleep 20 > /dev/null & echo done; echo why >&2"], "", 60, MOST)
     assert (done.stdout, done.stderr) == ("done\n", "why\n")

@@ -707,7 +707,7 @@ def test_an_input_that_no_output_needs_is_no_contradiction() -> None:
 def test_the_commands_that_are_named_work_as_they_stand(
     model: Path, run: Run, repo_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From an uncompiled model in a folder with spaces to its classes, following the messages."""
+    """Follow the messages from an uncompiled model, in a folder with spaces, to its classes."""
     from tutelage.app.classify import main as classify
 
     images = str(repo_root / "app" / "demo" / "images")

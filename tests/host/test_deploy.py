@@ -406,7 +406,7 @@ def test_two_deployments_at_once(board: StandInBoard, go: Callable[..., Report])
 def test_packages_are_unpacked_once_by_two_at_once(
     wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As two processes, with separate `Packages`."""
+    """Use separate `Packages`, as two processes have."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     modules: dict[str, str | None] = dict.fromkeys(CARRIED, "1")
     facts = {"modules": {**modules, "psutil": None}, "python": "3.11.2", "machine": "x86_64",
@@ -504,7 +504,7 @@ def test_a_lock_ends_with_its_holder(board: StandInBoard, monkeypatch: pytest.Mo
 def test_make_deploys_and_rolls_back(
     board: StandInBoard, model: Path, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a user's configuration that has the board: make gets no HOST."""
+    """The board is in the user's configuration, so make gets no HOST."""
     boards = tmp_path / "config/tutelage/boards.toml"
     boards.parent.mkdir(parents=True)
     boards.write_text(f'[zcu104]\nhost = "{board.host}"\n')

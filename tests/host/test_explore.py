@@ -344,7 +344,7 @@ def _workers(journal: Path) -> int:
 def test_each_candidate_is_trained_once_however_many_there_are(
     spec_file: Any, tmp_path: Path
 ) -> None:
-    """Without the training itself: a worker takes all of a small space, each candidate once."""
+    """A worker takes each candidate of a small space once; the training itself is left out."""
     _optuna()
     from tutelage.host.search.storage import open_study
 

@@ -137,7 +137,7 @@ def test_the_densenet_is_predicted_without_any_in_the_fit(kept: Any) -> None:
 def test_nine_in_ten_values_are_in_the_range_of_other_families(
     found: Evaluation, kept: Any
 ) -> None:
-    """With a board's range without the row's own family; the full range includes the row."""
+    """The range is the board's without the row's own family; the full range includes the row."""
     for board in kept["boards"].values():
         assert board["inside_percent"]["other_families"] >= 90
         assert board["inside_percent"]["other_networks"] >= 90

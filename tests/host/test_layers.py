@@ -67,7 +67,7 @@ def _transposed() -> nn.Module:
 
 
 def _norms() -> nn.Module:
-    """After convolutions, linear layers and activations, with and without factors."""
+    """Return norms after convolutions, linear layers and activations, with and without factors."""
     return nn.Sequential(
         nn.BatchNorm2d(3), nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False),
         nn.BatchNorm2d(8), nn.ReLU6(), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 36, 10),

@@ -54,7 +54,7 @@ class Selective(nn.Module):
 
 
 class SelectiveKernel(Selective):
-    """With a softmax over the two branches."""
+    """`Selective` with a softmax over the two branches."""
 
     def forward(self, x: Tensor) -> Tensor:
         both = torch.stack([F.relu(self.first(x)), F.relu(self.second(x))], dim=1)

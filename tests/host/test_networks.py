@@ -176,7 +176,7 @@ def test_a_student_without_rounding_is_its_network(name: str, options: dict[str,
 
 
 def test_a_student_in_training_normalises_as_its_network() -> None:
-    """Without rounding: same logits from batch statistics, same running statistics after."""
+    """Without rounding, logits from batch statistics and the new running statistics are equal."""
     torch.manual_seed(4)
     network = _seasoned(create("densenet-small", in_channels=1), (1, 32, 32))
     student = Student(network, (1, 32, 32)).train()

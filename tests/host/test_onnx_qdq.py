@@ -34,7 +34,7 @@ RUNTIMES = ["onnxruntime-int8", "openvino-int8"]
 EXTREMES = np.array([-128, 127], np.int8)
 INPUT_POINT = 7
 SHARES = [(0.0, 1.0), (1.0, 0.0), (0.5, 0.5)]
-"""Of `EXTREMES`."""
+"""Shares of the two `EXTREMES`."""
 
 
 def extreme(shape: tuple[int, ...], axis: int) -> np.ndarray:

@@ -160,7 +160,7 @@ def test_equalisation_does_not_depend_on_the_scales_that_a_network_comes_with(
 
 
 def test_training_afterwards_sees_the_same_network() -> None:
-    """With the batch's statistics too: norms are scaled with their layers."""
+    """Norms are scaled with their layers, so the batch's statistics give the same outputs too."""
     images, student = _images(), Student(_joined(), SHAPE)
     student.observer = lambda name, values: None  # nothing is rounded
     with torch.no_grad():
@@ -280,7 +280,7 @@ def test_narrow_activations_keep_their_relu6() -> None:
 
 @pytest.mark.parametrize("silent", ["norm", "head", "everything"])
 def test_layers_that_give_only_zeros_are_no_obstacle(silent: str) -> None:
-    """A pruned layer, or the last norm of a residual block as it is initialised."""
+    """Such are pruned layers, and the initial last norm of a residual block."""
     torch.manual_seed(0)
     norm, head = nn.BatchNorm2d(8), nn.Linear(8, 4)
     network = nn.Sequential(
@@ -463,7 +463,7 @@ def test_all_quantisers_together_are_the_student() -> None:
     torch.testing.assert_close(nothing, _float(student, images))
 
 
-# -- as it is run ------------------------------------------------------------------------------
+# -- through the commands ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

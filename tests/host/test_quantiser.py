@@ -138,7 +138,7 @@ def test_the_fused_relu_is_a_relu_before_the_quantiser(bits: int, memory_format:
 
 @pytest.mark.parametrize("preset", ["densenet-tiny", "densenet-small"])
 def test_each_dense_block_has_one_fix_point(preset: str) -> None:
-    """Its concats, all their inputs, and the max pools before and after them."""
+    """The concats, all their inputs, and the max pools before and after them have the same one."""
     student = Student(create(preset, in_channels=1), (1, 28, 28))
     blocks: dict[str, set[int]] = {}
     for name, layer in student.layers.items():

@@ -57,7 +57,7 @@ class _Page(HTMLParser):
 
 
 def _report(output: Path, *more: str) -> tuple[_Page, str]:
-    """Of the demo's model where `more` does not name another."""
+    """Write and read a report, about the demo's model unless `more` names another."""
     model = [] if "--model" in more else ["--model", str(ROOT / "app/demo")]
     assert main(["report", "-o", str(output), *model, *more]) == 0
     text = output.with_suffix(".html").read_text()
@@ -70,7 +70,7 @@ def _names(page: _Page) -> list[str | None]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real measurement of the emulation, without watts."""
+    """Measure the emulation, without watts; return the directory of the run."""
     folder = tmp_path_factory.mktemp("here") / "first"
     done = subprocess.run(
         [sys.executable, "-m", "tutelage.app.measure", "--output", str(folder), "--seconds", "0.5",
@@ -121,7 +121,7 @@ def test_the_page_has_landmarks_and_headings_in_order(tmp_path: Path) -> None:
     assert titles == [f"{name}-title" for name in _names(found)]
     links = [a["href"] for a in found.all("a") if (a["href"] or "").startswith("#")]
     assert links == [f"#{name}" for name in _names(found)]
-    # Nothing of a plot is white or black whatever the page is.
+    # Plots contain no fixed white or black, so that they fit light and dark pages.
     drawn = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
     assert drawn and "#000000" not in drawn and "fill: #ffffff" not in drawn
 
@@ -132,7 +132,7 @@ _CLASSES = ("cat", "dog", HOSTILE)
 
 
 def _training(folder: Path, classes: int = 3) -> dict[str, Any]:
-    """The files of a run that `tutelage train` has written, but for its weights."""
+    """Write the files of a run of `tutelage train`, except for its weights."""
     names = [*_CLASSES, *(f"class {k}" for k in range(3, classes))]
     results = {
         "method": "qkd", "epochs": 3, "kept_epoch": 3, "images": 10 * classes, "accuracy": 70.0,
@@ -153,13 +153,13 @@ def _training(folder: Path, classes: int = 3) -> dict[str, Any]:
 
 
 def _own_model(folder: Path, run: Path) -> Path:
-    """A model directory that was exported from a run."""
+    """Write a model directory that was exported from a run."""
     shutil.copytree(ROOT / "app/demo", folder, ignore=shutil.ignore_patterns("images"))
     (run / "student.safetensors").write_bytes((ROOT / _STUDENT).read_bytes())
     return folder
 
 
-_STUDENT = "models/fashion-densenet/student.safetensors"  # that the demo's model was exported from
+_STUDENT = "models/fashion-densenet/student.safetensors"  # from which the demo's model was exported
 
 
 def test_a_report_opens_with_the_users_model(
@@ -196,7 +196,7 @@ def test_the_lowest_class_comes_first_and_the_matrix_is_whole(tmp_path: Path) ->
 def test_many_classes_are_bounded(tmp_path: Path) -> None:
     _training(tmp_path / "run", classes=40)
     found, text = _report(tmp_path / "report", "--training", str(tmp_path / "run"))
-    assert "The 30 lowest of 40 classes" in text and "too many pairs for a matrix" in text
+    assert "Only the 30 lowest of 40" in text and "A matrix of 40 classes" in text
     assert not [a for a in found.all("td") if "heat" in (a.get("class") or "")]
     confusion = text[text.index('<section id="confusion"') : text.index('<section id="cost"')]
     assert confusion.count("<tr>") == 21 and "class 39" in confusion
@@ -259,16 +259,16 @@ def test_only_runs_of_the_model_give_headline_figures(tmp_path: Path, run: Path)
     assert "Measured run: demo" in text
     _, text = _report(tmp_path / "report", "--results", str(tmp_path / "none"), "--run", str(other),
                       "--run", str(own))  # fmt: skip
-    assert "2026-01-01" in text and "The run is of another model" in text
+    assert "2026-01-01" in text and "This run used a different model" in text
     _, text = _report(tmp_path / "report", "--results", str(tmp_path / "none"), "--run", str(other))
-    assert "measured on a DPU</dd>" not in text and "The run is of another model" in text
+    assert "measured on a DPU</dd>" not in text and "This run used a different model" in text
 
 
 _OTHER_MODEL = {"sha256": "0" * 64, "provenance": {"checkpoint_sha256": ["0"]}}
 
 
 def _bench(folder: Path) -> None:
-    """A comparison as written by `tutelage bench`, with untrusted text in it."""
+    """Write a comparison like `tutelage bench`, with untrusted text in it."""
     figure = {"value": 1.5, "low": 1.4, "high": 1.6}
     none = dict.fromkeys(figure)
     row: dict[str, Any] = {
@@ -367,7 +367,7 @@ def test_nothing_is_clipped_on_a_phone_and_on_paper(tmp_path: Path) -> None:
         assert tab.evaluate("document.documentElement.scrollWidth") == 390
         dark = tab.evaluate("getComputedStyle(document.body).backgroundColor")
         tab.emulate_media(media="print")
-        # The width of A4 less two margins of 14 mm, at 96 pixels an inch.
+        # The width of A4 less two margins of 14 mm, at 96 pixels per inch.
         tab.set_viewport_size({"width": 687, "height": 900})
         assert tab.evaluate("document.documentElement.scrollWidth") == 687
         assert tab.evaluate(_CLIPPED) == []

@@ -188,7 +188,7 @@ def test_a_user_who_is_not_root_deploys_with_sudo(
 @pytest.mark.slow
 @needs_board
 def test_a_plugin_goes_with_its_release(board: StandInBoard, plan: Plan, tmp_path: Path) -> None:
-    """In the smoke test, the service, a measurement, and after a rollback."""
+    """The plugin works in the smoke test, the service, a measurement, and after a rollback."""
     lone = ["measure", board.host, "--ssh-config", str(board.ssh_config), "--plugin", "ops.py"]
     assert main(lone) == 2  # there is no model that it belongs to
     plugin = tmp_path / "my operators.py"

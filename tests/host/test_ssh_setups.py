@@ -123,7 +123,7 @@ def test_noise_is_explained_before_rsync_breaks_of_it(
 def test_settings_of_interactive_use_are_turned_off(
     board: StandInBoard, plan: Plan, tmp_path: Path
 ) -> None:
-    """As used for hosts on which a tmux session is started at once."""
+    """Users set these for hosts on which a tmux session is started at once."""
     config = _config(board, tmp_path, "  RemoteCommand tmux new -A\n  RequestTTY force\n"
                      "  PermitLocalCommand yes\n  LocalCommand echo connected\n")  # fmt: skip
     report = _deploy(board, plan, config)
@@ -161,7 +161,7 @@ def _processes(text: str) -> list[str]:
 
 
 def test_an_address_of_ipv6(board: StandInBoard, tmp_path: Path) -> None:
-    """Such as a board's link-local address on a cable, without a router."""
+    """For example, a board's link-local address on a cable, without a router."""
     near = next(path.name for path in Path("/sys/class/net").glob(f"tt{os.getpid()}b*h"))
     told = board.run("cat /proc/net/if_inet6")
     found = re.search(r"^(fe80\w+) .* eth0$", told, re.MULTILINE)

@@ -93,7 +93,7 @@ def test_the_cells_of_cifar10() -> None:
 
 
 def test_an_option_at_its_default_changes_no_cell(spec: Path, tmp_path: Path) -> None:
-    """So that options can be added to the program without repeating a study."""
+    """This allows new options in the program without repeating a study."""
     table = read_toml(spec)
     before = [cell.settings for cell in studies.Study(table, tmp_path).cells]
     table["training"] |= {"temperature": 4.0}

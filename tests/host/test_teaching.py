@@ -76,7 +76,7 @@ def _student(bits: Bits, images: Tensor) -> Student:
     torch.manual_seed(0)
     network = create("densenet-tiny")
     with torch.no_grad():
-        network.train()(images)  # norms of their own
+        network.train()(images)  # gives the norms statistics
     student = Student(network, (3, 28, 28), bits, 7)
     calibrate(student, images)
     student.train()
@@ -324,7 +324,7 @@ def test_steps_are_real_numbers_in_training_only(images: Tensor) -> None:
 
 
 def test_the_gradients_of_real_steps_are_those_of_the_formula() -> None:
-    """By differences: a clipped value's limit is t (2^m - 1) / 2^m, smooth in log2 t."""
+    """Compared with differences: a clipped value's limit is t (2^m - 1) / 2^m, smooth in log2 t."""
     log2_t = torch.tensor(0.37, requires_grad=True)
     x = torch.tensor([5.0, -7.0], requires_grad=True)
 

@@ -1,4 +1,4 @@
-"""From a PyTorch module to the DPU's layers: supported code, and refusals of the rest."""
+"""Tracing a PyTorch module to the DPU's layers: supported code, and refusals of the rest."""
 
 from __future__ import annotations
 

@@ -273,7 +273,7 @@ def _assert_equal_weights(one: Path, other: Path) -> None:
 
 
 STREAMED = "size = 28\nin_memory_mib = 0\nworkers = 2\nvalidation = 0.1\n"
-"""Lines of [data] by which images stay on the disk and are read in processes of their own."""
+"""Lines of [data] that keep images on the disk and read them in separate processes."""
 
 
 def _write_config(

@@ -82,7 +82,7 @@ def test_the_network_gives_the_labels(photos: Path, tmp_path: Path) -> None:
 
 
 def test_three_commands(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From a .pth of a network in a file, with a few pictures, to a model for the board."""
+    """Make a model for the board from a network in a file, its .pth, and a few pictures."""
     (tmp_path / "net.py").write_text(
         "from torch import nn\n\n\ndef Net():\n    return nn.Sequential(nn.Conv2d(3, 8, 3, 2), "
         "nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))\n"

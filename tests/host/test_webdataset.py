@@ -56,7 +56,7 @@ def _refused(message: str, path: Path, split: str = "train") -> None:
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_shards_of_two_splits(tmp_path: Path, form: int, memory: int) -> None:
     pictures = _pictures(7)
-    long = "d" * 90 + "/" + "e" * 90 + "/"  # a name that takes a header of its own, but for ustar
+    long = "d" * 90 + "/" + "e" * 90 + "/"  # a name that needs a separate header, except in ustar
     _shard(tmp_path / "train/00.tar", _samples(pictures[:3], [2, 0, 1]), form)
     members = ((long + name, content) for name, content in _samples(pictures[3:5], [0, 2], 3))
     _shard(tmp_path / "train/01.tar", members, form)

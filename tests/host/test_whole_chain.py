@@ -218,7 +218,7 @@ def _by_vart(path: Path, pixels: np.ndarray) -> np.ndarray:
 
 
 def _by_program(folder: Path, pixels: np.ndarray) -> np.ndarray:
-    """With `tutelage run`; the other commands accept the files too."""
+    """Return the outputs of `tutelage run`; the other commands must accept the files too."""
     model, quantised = (str(folder / f"model/{name}.xmodel") for name in ("model", "quantised"))
     np.save(folder / "in.npy", pixels)
     files = ["--input", str(folder / "in.npy"), "--output", str(folder / "out.npy")]

@@ -1,4 +1,4 @@
-// The charts of the last five minutes. A quantity that no row has is named below them instead.
+// Charts of the last five minutes. A quantity without values is listed below them instead.
 
 import { byId, part } from "./dom.js";
 import { clock, threeFigures } from "./format.js";
@@ -7,9 +7,9 @@ export const SPAN_SECONDS = 300;
 const SHORTEST_SECONDS = 60;
 const HEIGHT = 120;
 const MEBI = 2 ** 20;
-const GAUGES = ["load", "memory", "temperature", "power"]; // not every machine has all of them
+const GAUGES = ["load", "memory", "temperature", "power"]; // not measured on every machine
 
-// id, title, unit, series, least top of the scale; series are [name, colour, row => value].
+// id, title, unit, series, smallest maximum of the scale; series are [name, colour, row => value].
 const CHARTS = [
   ["latency", "Latency", "ms", [
     ["p50", "--series-1", (row) => row.p50_ms],
@@ -29,7 +29,7 @@ const CHARTS = [
   ["temperature", "Temperature", "°C", [["temperature", "--series-5", (row) => row.temperature_c]]],
 ];
 
-// The seconds, since 1970, that charts and timeline show of rows from first to last.
+// The range that charts and timeline show for rows from first to last, in seconds since 1970.
 export function span(first, last) {
   return [Math.max(Math.min(first, last - SHORTEST_SECONDS), last - SPAN_SECONDS), last];
 }
@@ -76,7 +76,7 @@ class Chart {
     this.recolour();
   }
 
-  // Draw it in the colours of now.
+  // Redraw in the current colour scheme.
   recolour() {
     this.values.forEach(([key], place) => {
       key.firstChild.style.background = colour(this.series[place][1]);
@@ -86,7 +86,7 @@ class Chart {
     this.draw(this.rows);
   }
 
-  // Draw the rows; hidden where none of them has a value. Says whether it is shown.
+  // Draw the rows, or hide the chart if none of them has a value; return whether it is shown.
   draw(rows) {
     this.rows = rows;
     const data = this.series.map(([, , value]) => rows.map((row) => value(row) ?? null));
@@ -112,7 +112,7 @@ class Chart {
     return Math.max(200, this.body.clientWidth);
   }
 
-  // The values under the cursor, else the newest.
+  // Show the values under the cursor, or else the newest.
   #showValues() {
     const at = this.plot?.cursor.idx ?? this.rows.length - 1;
     this.values.forEach(([, value], place) => {

@@ -1,5 +1,5 @@
-// The confusion matrix of results whose true label is known: a row per true label, a column per
-// found one, shaded by the share of the row.
+// The confusion matrix of results whose true label is known: one row per true label, one column per
+// label found; cells are shaded by their share of the row.
 
 import { byId, part, resize } from "./dom.js";
 import { number } from "./format.js";

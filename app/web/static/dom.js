@@ -1,4 +1,4 @@
-// Small helpers for elements. Labels, names and facts are untrusted: they are only ever set as text.
+// Helpers for elements. Labels, names and facts are untrusted, so they are set as text only.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -17,7 +17,7 @@ export function drawing(name, attributes = {}) {
   return made;
 }
 
-// Give a parent this many children, made by `make`; those that exist stay.
+// Give a parent `count` children: keep existing ones, create missing ones with `make`.
 export function resize(parent, count, make) {
   while (parent.children.length > count) parent.lastElementChild.remove();
   while (parent.children.length < count) parent.append(make());

@@ -1,4 +1,4 @@
-// Model and board: six facts that say what runs where; all of them folded, nested keys one line each.
+// Facts about model and board: the six main ones, and a folded list of all, one line per key.
 
 import { byId, part } from "./dom.js";
 

@@ -1,5 +1,5 @@
-// The run in figures: six that matter most, the others folded.
-// A figure: [name, [value, unit] or null where there is none, note, alarm, why there is none]
+// The figures of the run: the six most important ones, and the others folded.
+// A figure: [name, [value, unit] or null, note, whether it is an alarm, text in place of null]
 
 import { byId, part, resize } from "./dom.js";
 import { bytes, number, threeFigures } from "./format.js";

@@ -1,4 +1,4 @@
-// Numbers and times as the page shows them.
+// Formats of numbers and times.
 
 const formats = new Map();
 
@@ -11,7 +11,7 @@ export function number(value, digits = 0) {
   return formats.get(digits).format(value);
 }
 
-// Three figures or so, whatever the size: 0.303, 4.93, 29.2, 949.
+// About three significant figures: 0.303, 4.93, 29.2, 949.
 export function threeFigures(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);

@@ -1,4 +1,4 @@
-// The live page: connects, shows what comes, connects again when the server was away.
+// The live page: connects to the server, shows its events, and reconnects after a loss.
 
 import { Charts, SPAN_SECONDS } from "./charts.js";
 import { showConfusion } from "./confusion.js";
@@ -13,7 +13,7 @@ import { Timeline } from "./timeline.js";
 import { Verdict } from "./verdict.js";
 
 const RETRY_MS = [500, 1000, 2000, 4000]; // the last one repeats
-const SILENCE_MS = 6000; // a row comes every second: after that the connection is dead
+const SILENCE_MS = 6000; // rows come every second; after this time without one the connection is lost
 
 const verdict = new Verdict(() => timeline.draw(history));
 const picture = new Picture(() => verdict.result);
@@ -26,9 +26,9 @@ let events = null;
 let attempts = 0;
 let retryTimer = 0;
 let lastSign = 0; // performance.now() of the last event
-let withPictures = true; // results come with their pictures, not with the events
-let newest = null; // the result that came last with the events
-let paused = false; // the reader looks at what was: nothing that comes is shown
+let withPictures = true; // whether results come with their pictures instead of as events
+let newest = null; // the last result that came as an event
+let paused = false; // whether the viewer has paused the page, which then shows nothing new
 let history = []; // rows of the last five minutes
 
 // Connection
@@ -38,7 +38,7 @@ async function connect() {
   if (events || document.hidden) return;
   const answer = await fetch("/state.json").catch(() => null);
   if (answer?.status === 401) {
-    lost("This run asks for another token: use the URL that classify.py printed, or its token file.");
+    lost("This run needs another token: use the URL that classify.py printed, or its token file.");
   } else if (!answer?.ok) {
     lost("Connection lost. Trying again …");
   } else {
@@ -96,7 +96,7 @@ function lost(text) {
 function endText({ frames, failed, error }) {
   const failures = failed ? `, ${number(failed)} of them failed` : "";
   const count = `${number(frames)} ${frames === 1 ? "frame" : "frames"}${failures}`;
-  return `The run has ended after ${count}${error ? `, by an error: ${error}` : "."}`;
+  return `The run has ended after ${count}${error ? `, with an error: ${error}` : "."}`;
 }
 
 // No more results come, but the server stays for the recordings.
@@ -119,7 +119,7 @@ function retry() {
   retryTimer = setTimeout(reconnect, pause);
 }
 
-// As connect, but the banner of a run that has ended stays until there is another one.
+// Like connect, but the banner of an ended run stays until another run answers.
 async function reconnect() {
   if (byId("state").dataset.state !== "ended") return connect();
   const answer = await fetch("/state.json").catch(() => null);
@@ -137,16 +137,16 @@ function setStatus(state, text) {
   byId("state").textContent = text;
 }
 
-// What comes
+// Events
 
-// Picture and label, together.
+// Show picture and label together.
 function showResult(result, image) {
   picture.show(image, "this frame has no picture");
   verdict.show(result);
   withPictures = true;
 }
 
-// Too many viewers: the labels come with the events then.
+// With too many viewers, the labels come as events.
 function showWithoutPictures(reason) {
   withPictures = false;
   picture.show(null, reason);
@@ -174,7 +174,7 @@ function showHistory(rows) {
   if (rows.length) showFigures(rows.at(-1));
 }
 
-// A page that is paused shows what was; the run goes on, and so do its recordings.
+// A paused page keeps what it shows; the run and its recordings continue.
 
 byId("pause").addEventListener("click", () => {
   paused = !paused;
@@ -187,7 +187,7 @@ byId("pause").addEventListener("click", () => {
   connect();
 });
 
-// A page that nobody sees takes nothing; when it is seen again, it fetches what it missed.
+// A hidden page disconnects; when it is visible again, it fetches what it missed.
 
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) {
@@ -201,7 +201,7 @@ document.addEventListener("visibilitychange", () => {
 
 setInterval(() => {
   if (events && performance.now() - lastSign > SILENCE_MS) {
-    lost("No answer any more. Trying again …");
+    lost("The server does not answer. Trying again …");
   }
 }, 1000);
 

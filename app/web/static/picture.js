@@ -1,11 +1,11 @@
-// The picture: drawn, shown on the full screen with its label, saved as a file with its label.
+// The picture: its canvas, the full screen, and snapshots with the label.
 
 import { byId, part } from "./dom.js";
 import { confidence } from "./format.js";
 
-const NARROWEST = 480; // pixels of a saved picture: smaller ones are enlarged by a whole factor
-const CAPTION = 64; // pixels, below the picture
-const LONGEST_NAME = 60; // characters of a label or a frame's name in a file's name
+const NARROWEST = 480; // width of a snapshot, pixels: narrower pictures are enlarged by a whole factor
+const CAPTION = 64; // height of the caption below the picture, pixels
+const LONGEST_NAME = 60; // of a label or a frame's name in a file's name, characters
 
 export class Picture {
   // current(): the result that belongs to the picture, null before the first one
@@ -20,7 +20,7 @@ export class Picture {
     });
   }
 
-  // Show a picture, or where it is null the reason why there is none.
+  // Show a picture, or if it is null, the reason.
   show(picture, without) {
     this.canvas.hidden = picture === null;
     byId("no-image").hidden = picture !== null;

@@ -1,4 +1,4 @@
-// Recordings: the button, the running time, the table with its downloads.
+// Recordings: the button, the running time, and the table with the downloads.
 
 import { byId } from "./dom.js";
 import { clock, duration, number, threeFigures } from "./format.js";
@@ -7,7 +7,7 @@ export class Recordings {
   constructor() {
     this.running = null;
     this.connected = false;
-    this.asking = false; // not by `disabled`, which would take the keyboard's focus away
+    this.asking = false; // in place of `disabled`, which would lose the keyboard's focus
     this.button = byId("record");
     this.button.addEventListener("click", () => this.#toggle());
     setInterval(() => document.hidden || this.#showTime(), 500);
@@ -50,7 +50,7 @@ export class Recordings {
     const failed = answer === null || !answer.ok;
     byId("recording-error").hidden = !failed;
     if (failed) {
-      byId("recording-error").textContent = answer ? await answer.text() : "no answer";
+      byId("recording-error").textContent = answer ? await answer.text() : "the server does not answer";
     }
     await this.refresh();
     this.asking = false;

@@ -1,6 +1,6 @@
-// The results with their pictures: one stream of records, so that what is shown together is of one
-// frame. A record: two lengths (four bytes each, the highest first), the result as JSON, its picture
-// as JPEG; no bytes of it where the frame has none.
+// The results with their pictures: one stream of records, so that label and picture are always of
+// the same frame. A record: two lengths (four bytes each, big-endian), the result as JSON, and its
+// picture as JPEG, which is empty if the frame has none.
 
 const HEAD_BYTES = 8;
 const RETRY_MS = 3000;
@@ -9,8 +9,8 @@ export class Results {
   #stopper = new AbortController();
   #retry = 0;
 
-  // show(result, picture): a result with its picture, null where it has none.
-  // refused(text): the server has no place for one more viewer; asked again after a while.
+  // show(result, picture): called for each result; picture is null if it has none.
+  // refused(text): called if the server has too many viewers; it is asked again later.
   constructor(show, refused) {
     this.show = show;
     this.refused = refused;
@@ -33,7 +33,7 @@ export class Results {
       if (answer.status === 503) this.refused(await answer.text());
       if (answer.ok) await this.#read(answer.body.getReader(), signal);
     } catch (error) {
-      if (!signal.aborted) console.debug(error); // broken off: the events say so, too
+      if (!signal.aborted) console.debug(error); // a lost connection, which the events notice too
     }
     if (!signal.aborted) this.#retry = setTimeout(() => this.start(), RETRY_MS);
   }
@@ -61,7 +61,7 @@ function joined(before, after) {
   return both;
 }
 
-// The last whole record and the bytes behind it: a page that is slow leaves some out.
+// Return the last complete record and the bytes after it; a slow page skips the records before.
 function newest(bytes) {
   let record = null;
   while (bytes.length >= HEAD_BYTES) {

@@ -1,11 +1,11 @@
-// The labels of the last five minutes: a lane per label, a mark per second in which it was the most
-// frequent one. Marks of uncertain seconds are faint.
+// The labels of the last five minutes: one lane per label, with a mark for each second in which it
+// was the most frequent one. Marks of uncertain seconds are faint.
 
 import { span } from "./charts.js";
 import { byId, drawing, part, resize } from "./dom.js";
 import { clock } from "./format.js";
 
-const MOST_LANES = 8; // with more labels, the last lane has all others
+const MOST_LANES = 8; // with more labels, the last lane has all the others
 const LANE_HEIGHT = 10; // in the lane's own units; a second is one unit wide
 
 export class Timeline {
@@ -40,7 +40,7 @@ export class Timeline {
   }
 }
 
-// [label, rows] by the labels' names; the rarest ones together at the end.
+// Return [label, rows] sorted by label; the rarest ones are merged into the last.
 function byLane(seconds) {
   const lanes = new Map();
   for (const row of seconds) {

@@ -1,28 +1,28 @@
-// The newest result: label, confidence, best classes, true label. Below the threshold that the
-// reader sets, a label is shown as uncertain.
+// The newest result: label, confidence, best classes, true label. A label below the viewer's
+// threshold is shown as uncertain.
 
 import { byId, part, resize } from "./dom.js";
 import { confidence } from "./format.js";
 
-const ANNOUNCE_MS = 4000; // a screen reader gets a new label no more often than that
+const ANNOUNCE_MS = 4000; // shortest time between two labels for a screen reader
 
 export class Verdict {
   #announced = { text: "", at: -ANNOUNCE_MS };
 
-  // changed(): called when the reader moves the threshold
+  // changed(): called when the viewer moves the threshold
   constructor(changed) {
-    this.result = null; // the one that is shown
+    this.result = null; // the result shown
     this.slider = byId("threshold");
     this.slider.addEventListener("input", () => {
       this.#showThreshold();
       if (this.result) this.show(this.result);
       changed();
     });
-    this.#showThreshold(); // a browser that reloads keeps the slider's place
+    this.#showThreshold(); // a browser keeps the slider's position on a reload
   }
 
-  // A score of a model without softmax or sigmoid may have any size: negative ones and those above 1
-  // are no probabilities, so that no threshold applies to them.
+  // A model without softmax or sigmoid gives scores of any size. Negative ones and those above 1 are
+  // not probabilities, so the threshold does not apply to them.
   isUncertain(value) {
     const threshold = Number(this.slider.value) / 100;
     return value !== null && value >= 0 && value < threshold;

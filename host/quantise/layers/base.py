@@ -38,7 +38,7 @@ class Layer(nn.Module):
     ties_fix_points : whether it only selects or moves values, so that its inputs and its output
         share one fix point and its result is not rounded
     joins : whether it concatenates maps, which the DPU stores with 8 bits for any bit width
-    has_weights : whether it has weights, with a fix point of their own
+    has_weights : whether it has weights, with their own fix point
     takes_activation : whether it can include an activation (`fuses` of its op type lists which)
     needs_int8 : whether its result always has 8 bits
     channels_last : whether a result of four dimensions has its channels last in an .xmodel, as all

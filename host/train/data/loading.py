@@ -73,7 +73,7 @@ def load(
 
 
 def load_held_out(kind: str, path: Path, train: DataSet, memory: int = DEFAULT_MEMORY) -> DataSet:
-    """Read validation images from a directory of their own, in the form of the training images.
+    """Read validation images from a separate directory, in the form of the training images.
 
     Raises
     ------

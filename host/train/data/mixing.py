@@ -19,8 +19,8 @@ def mix(
 ) -> tuple[Tensor, Tensor]:
     """Return every image but the first, mixed with the one before it, and soft labels.
 
-    A process that has a slice of a batch puts the image before the slice in front of it, and so
-    gets the same mixtures as one that has the whole batch.
+    A process that has a slice of a batch also gets the image before the slice, so that
+    its mixtures are those of a process that has the whole batch.
 
     Parameters
     ----------

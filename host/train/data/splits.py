@@ -1,4 +1,4 @@
-"""Splits of a data set that has no split of its own: by the labels of its images alone."""
+"""Splits of a data set that comes without one, by the labels of its images alone."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ LAYERS: Sequence[Callable[..., Op]] = (
 )  # fmt: skip
 
 MOST_VALUES = 1 << 15
-"""Of a map; beyond it a network ends, so that a test stays quick."""
+"""Largest number of values of a map; a network ends there, so that a test stays quick."""
 
 
 @st.composite

@@ -38,7 +38,7 @@ OLD = ["corpus/mnist_prelu_zcu104_vai14", "corpus/googlenet_hash_b1152"]
 NAMES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in (*SLOW, *OLD))]
 
 WORST, MEAN = 1.15, 1.0
-"""Of this compiler's cycles by AMD's: of any file, and the geometric mean of all."""
+"""Limits of the ratio of this compiler's cycles to AMD's: for each file, and the geometric mean."""
 
 
 def _target(subgraph: Subgraph) -> int:

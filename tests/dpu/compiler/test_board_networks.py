@@ -28,7 +28,7 @@ EXAMPLES = int(os.environ.get("TUTELAGE_EXAMPLES", "60"))
 B4096 = 0x101000016010407
 
 FINGERPRINTS = [B4096 & ~0xF | size for size in range(8)]
-"""Of all sizes of array, with the features of the ZCU104's."""
+"""Fingerprints of all array sizes, with the features of the ZCU104's DPU."""
 
 
 def check_part(

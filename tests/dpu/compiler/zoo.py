@@ -197,7 +197,7 @@ def densenet(
 
     Parameters
     ----------
-    before : whether batch norm and ReLU come before the convolutions: those behind a concat are
+    before : whether batch norm and ReLU come before the convolutions: those after a concat are
         depthwise convolutions
     """
     net = Net(size)
@@ -419,4 +419,4 @@ NETWORKS: dict[str, Callable[[], Graph]] = {
     "yolo_leaky": partial(yolo, "LEAKYRELU"),
     "yolo_hswish": partial(yolo, "HSWISH"),
 }
-"""By name; each call builds the network again, with the same weights."""
+"""Networks by name; each call builds the network again, with the same weights."""

@@ -105,9 +105,9 @@ class _Found:
 
 
 def _of_split(path: Path, split: str) -> _Found:
-    """The images of one split.
+    """Return the images of one split.
 
-    The train split says which classes there are; a class may lack test images, not others.
+    The train split determines the classes; a class may lack test images, but no others.
     """
     test = next((path / name for name in TEST_NAMES if (path / name).is_dir()), None)
     if (path / "train").is_dir():

@@ -86,7 +86,7 @@ class DataFormat:
         raise NotImplementedError
 
     def read_held_out(self, path: Path, classes: tuple[str, ...], wanted: Wanted) -> DataSet:
-        """Read validation images from a directory of their own.
+        """Read validation images from a separate directory.
 
         Parameters
         ----------

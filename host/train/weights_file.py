@@ -121,7 +121,7 @@ def _read_torch(path: Path) -> Any:
     except CheckpointError:
         raise
     except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, MemoryError, OSError,
-            ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError,
+            ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
             ValueError) as error:  # fmt: skip  # damaged files cause any of these in the reader
         raise CheckpointError(
             f"{path}: damaged, or not a file of torch.save: {one_line(error)[:160]}"

@@ -389,7 +389,7 @@ def test_a_board_without_its_total_rail_says_what_to_look_at(
     measurement.go()
     text = (tmp_path / "a/summary.md").read_text()
     assert "No watts of the whole board: 9 rails of the ZCU104" in text
-    assert "with ina2xx_adc, an IIO driver" in text and "rail None" not in text
+    assert "12V: ina2xx_adc, an IIO driver" in text and "rail None" not in text
 
 
 def _table(text: str) -> str:

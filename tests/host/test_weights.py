@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -321,6 +322,19 @@ def test_damaged_files_are_refused_or_read(
         weights.load(small(), path)
     except CheckpointError as error:
         assert "\n" not in str(error)
+
+
+def test_an_old_file_whose_list_of_storages_is_damaged(tmp_path: Path) -> None:
+    """PyTorch's reader fails with an AssertionError then."""
+    path = tmp_path / "w.pth"
+    torch.save(trained(), path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    # The keys of the storages are numbers as text; the list of them comes last.
+    (key, *_) = re.findall(rb"X.\0\0\0(\d{6,})", content)
+    place = content.rindex(key)
+    path.write_bytes(content[:place] + b"x" + content[place + 1 :])
+    with pytest.raises(CheckpointError, match="damaged"):
+        weights.load(small(), path)
 
 
 def test_every_preset_takes_its_own(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
@@ -90,6 +91,45 @@ def test_the_cells_of_cifar10() -> None:
     phases = {c.name: [p["name"] for p in c.config.get("phases", [])] for c in study.cells}
     assert phases["qkd-without-self-studying-w4a4-s1"] == ["co-studying", "tutoring"]
     assert phases["qkd-without-tutoring-w4a4-s1"] == ["self-studying", "co-studying"]
+
+
+FLAGSHIP = studies.DEFAULT.parent.with_name("densenetx.toml")
+
+
+def _cifar10(folder: Path, images: int) -> Path:
+    """Write an archive of CIFAR-10's form: records of a label and 3x32x32 bytes, made up."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for name in [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]:
+        records = rng.integers(0, 256, (images, 1 + 3 * 32 * 32), dtype=np.uint8)
+        records[:, 0] = np.arange(images) % 10
+        records.tofile(folder / name)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_flagship_takes_a_few_steps(tmp_path: Path) -> None:
+    """Its networks, methods and options, with few images and without a compiler."""
+    spec = read_toml(FLAGSHIP)
+    spec["data"] |= {"path": str(_cifar10(tmp_path / "cifar10", 10)), "validation": 0.2}
+    for name in ("float_teacher", "float_student", "training"):
+        spec[name] |= {"epochs": 3, "batch_size": 10, "compile": False}  # one for each phase
+    spec |= {"methods": ["qkd"], "bits": [[4, 4]]}
+    assert spec["training"]["mixed_precision"] == "bf16"
+    (tmp_path / "study.toml").write_text(to_toml(spec))
+    out = tmp_path / "results"
+    assert main(["study", str(tmp_path / "study.toml"), "--output", str(out), "--jobs", "2"]) == 0
+    assert [row["cell"] for row in _rows(out)] == [
+        "float-teacher-k20", "float-student-s0", "qkd-w4a4-s0",
+    ]  # fmt: skip
+
+
+def test_the_cells_of_the_flagship() -> None:
+    study = studies.read_study(FLAGSHIP, Path("results"))
+    assert [cell.name for cell in study.cells] == [
+        "float-teacher-k20", "float-student-s0", "qat-w8a8-s0", "qkd-w8a8-s0", "qat-w4a4-s0",
+        "qkd-w4a4-s0",
+    ]  # fmt: skip
 
 
 def test_an_option_at_its_default_changes_no_cell(spec: Path, tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ def best_labels(
         best = int(scores.argmax())
         return [(labels[best], 1.0 / float(np.exp(scores - scores[best]).sum()))]
     confidences = activate(scores, activation)
-    order = np.argsort(-confidences, kind="stable")[:count]
+    # Activations are monotonic, but confidences of different scores may round to the same number.
+    order = np.argsort(-scores, kind="stable")[:count]
     return [(labels[i], float(confidences[i])) for i in order]
 
 
@@ -80,8 +81,7 @@ class IntegerScores:
         if self._activation == "softmax":
             total = float(found.dot(self._ones))
             if total < _LEAST_SUM:  # all far below the largest value: exponentials underflow
-                values = self._values.take(places)
-                return best_labels(self._labels, self._activation, self._count, values)
+                found, total = activate(self._values.take(places), self._activation), 1.0
         if self._count == 1:
             best = int(scores.argmax())
             return [(self._labels[best], float(found[best]) / total)]

@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tutelage.app.pipeline.scores import IntegerScores, activate, best_labels
 from tutelage.core.fixed_point import dequantise
 
 
+@example(scores=[0, -13, -12], activation="softmax", count=2, fix_point=-6)
 @given(
     scores=st.lists(st.integers(-128, 127), min_size=1, max_size=40),
     activation=st.sampled_from(["softmax", "sigmoid", "none"]),
@@ -39,6 +40,13 @@ def test_powers_that_float64_does_not_have() -> None:
     best = IntegerScores(["a", "b", "c"], "softmax", 2, -4)
     (first, confidence), second = best(np.array([-100, -128, -100], np.int8))
     assert first == "a" and confidence == pytest.approx(0.5) and second[0] == "c"
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "none"])
+def test_labels_are_in_the_order_of_scores_whose_confidences_are_equal(activation: str) -> None:
+    scores = np.array([900, 0, 1000, 950], np.float32)
+    best = best_labels(list("abcd"), activation, 3, scores)
+    assert [label for label, _ in best] == ["c", "d", "a"]
 
 
 def test_a_confidence_is_a_float_of_python() -> None:

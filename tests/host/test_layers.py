@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
@@ -450,7 +450,12 @@ def networks(draw: st.DrawFn) -> tuple[nn.Module, Shape]:
     layers: list[nn.Module] = [nn.Conv2d(channels, 12, 3, padding=1)]
     for _ in range(draw(st.integers(1, 4))):
         layers += draw(st.sampled_from(_BLOCKS))(draw)
-    return nn.Sequential(*layers, nn.Conv2d(12, 3, 1)), shape
+    network = nn.Sequential(*layers, nn.Conv2d(12, 3, 1))
+    try:
+        network.eval()(torch.zeros(1, *shape))
+    except RuntimeError:  # the pools have left less than a kernel
+        reject()
+    return network.train(), shape
 
 
 def _grouped(draw: st.DrawFn) -> list[nn.Module]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from tutelage.core.results.bench_json import BENCH_FILE, BenchResults, read_bench
 from tutelage.core.results.run_json import DONE, RUN_FILE, RunResults, read_run
@@ -12,6 +14,8 @@ from tutelage.core.results.typed_json import ResultsError
 from tutelage.host.report.content import Gap
 from tutelage.host.report.errors import ReportError
 from tutelage.host.report.subject import Subject
+
+T = TypeVar("T")
 
 _COMPARED, _MEASURED = "CPU, GPU and DPU", "Measured run"
 
@@ -47,12 +51,7 @@ def runs_of(subject: Subject, results: Path, named: Sequence[Path]) -> list[Foun
             return [_run(subject, folder) for folder in named]
         except ResultsError as error:
             raise ReportError(f"cannot be used: {error}") from error
-    found, unusable = [], []
-    for path in results.glob(f"*/*/{RUN_FILE}"):
-        try:
-            found.append(_run(subject, path.parent))
-        except ResultsError as error:
-            unusable.append(f"cannot be used: {error}")
+    found, unusable = _readable(results.glob(f"*/*/{RUN_FILE}"), partial(_run, subject))
     done = [each for each in found if each.run.state == DONE]
     own = [each for each in done if each.is_own]
     if own:
@@ -79,18 +78,25 @@ def comparison_of(subject: Subject, results: Path, named: Path | None) -> FoundC
             return _comparison(subject, named)
         except ResultsError as error:
             raise ReportError(f"cannot be used: {error}") from error
-    found, unusable = [], []
-    for path in results.glob(f"bench/*/{BENCH_FILE}"):
-        try:
-            found.append(_comparison(subject, path.parent))
-        except ResultsError as error:
-            unusable.append(f"cannot be used: {error}")
+    files = results.glob(f"bench/*/{BENCH_FILE}")
+    found, unusable = _readable(files, partial(_comparison, subject))
     done = [each for each in found if each.results.state == DONE]
     own = [each for each in done if each.is_own]
     if own:
         return max(own, key=lambda each: each.results.started)
     place = subject.place or "DIR"
     return Gap(_COMPARED, f"{_none(len(done), unusable)} `tutelage bench {place}` creates one.")
+
+
+def _readable(files: Iterable[Path], read: Callable[[Path], T]) -> tuple[list[T], list[str]]:
+    """Read the directories of these files; return the contents, and why others cannot be used."""
+    found, unusable = [], []
+    for path in files:
+        try:
+            found.append(read(path.parent))
+        except ResultsError as error:
+            unusable.append(f"cannot be used: {error}")
+    return found, unusable
 
 
 def _run(subject: Subject, folder: Path) -> FoundRun:

@@ -231,7 +231,7 @@ def _predict(study: Study, search: Search, trials: int) -> None:
 def _train(
     study: Study, search: Search, sampling: Sampling, output: Path, report: Report
 ) -> None:  # fmt: skip
-    runs = TrainingProcesses()
+    runs = TrainingProcesses(sampling.jobs)
 
     def run(item: _Item) -> dict[str, Any]:
         name = item.candidate.name

@@ -22,6 +22,7 @@ from tutelage.core.errors import FAILED, TutelageError
 from tutelage.core.messages import run_command, run_program
 from tutelage.core.toml_file import to_toml
 
+_THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -32,9 +33,15 @@ class TrainingFailed(TutelageError):
 
 
 class TrainingProcesses:
-    """Training runs in parallel, each with its own name, in one process with one thread."""
+    """Training runs in parallel, each with its own name and in its own process.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    jobs : number of runs at a time; each has an equal share of the cores as its threads
+    """
+
+    def __init__(self, jobs: int = 1) -> None:
+        self._threads = str(max(1, len(os.sched_getaffinity(0)) // jobs))
         self._lock = threading.Lock()
         self._running: dict[str, subprocess.Popen[str]] = {}
         self._ended = False
@@ -79,7 +86,7 @@ class TrainingProcesses:
 
     def _start(self, name: str, arguments: Sequence[str]) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", __name__, str(os.getpid()), *arguments]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        environment = {**os.environ, **dict.fromkeys(_THREAD_LIMITS, self._threads)}
         with self._lock:
             if self._ended:
                 raise TrainingFailed(f"{name}: interrupted")

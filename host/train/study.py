@@ -1,10 +1,10 @@
 """The study: every method at every bit width with every seed; resumable.
 
-Each cell is a run of `tutelage train` in a separate process with one thread; as many run at a
-time as there are cores. The results of finished cells are in study.csv, and these cells are not run
-again; a cell that was killed continues from its checkpoint. The cells are ordered by seed, so that
-an unfinished study is a study with fewer seeds. Workers on several machines share the cells through
-an Optuna storage (host/train/study_queue.py).
+Each cell is a run of `tutelage train` in a separate process; by default as many run at a time as
+there are cores, each with one thread. The results of finished cells are in study.csv, and these
+cells are not run again; a cell that was killed continues from its checkpoint. The cells are ordered
+by seed, so that an unfinished study is a study with fewer seeds. Workers on several machines share
+the cells through an Optuna storage (host/train/study_queue.py).
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Study:
         done = set(self.done())
         # A float run that is in the table but whose weights are not on this disk is run again.
         done -= {c.name for c in self.cells if not c.needs and not self.weights(c.name).exists()}
-        runs = TrainingProcesses()
+        runs = TrainingProcesses(jobs)
 
         def train(cell: StudyCell) -> dict[str, Any]:
             return runs.run(cell.name, cell.config, self.output / "study" / cell.name)

@@ -92,8 +92,8 @@ class _Way(NamedTuple):
 def cells_of(spec: Mapping[str, Any], runs: Path) -> Iterator[StudyCell]:
     """Yield the main teacher, then for each seed the float student, methods, ablation and variants.
 
-    The other teachers come before the first cell that can need them, and each variant after the
-    cells that it starts from.
+    A study without teachers has only methods that need none. The other teachers come before the
+    first cell that can need them, and each variant after the cells that it starts from.
 
     Parameters
     ----------
@@ -105,8 +105,9 @@ def cells_of(spec: Mapping[str, Any], runs: Path) -> Iterator[StudyCell]:
     KeyError, TypeError, AttributeError, ValueError
         The table is not a valid study.
     """
-    main_teacher, *others = spec["teachers"]
-    yield _float_teacher(spec, main_teacher)
+    main_teacher, *others = _teachers(spec)
+    if main_teacher:
+        yield _float_teacher(spec, main_teacher)
     for seed in spec["seeds"]:
         yield _float_cell(spec, float_student(seed), spec["student"], seed, "student")
         for bits in spec["bits"]:
@@ -114,12 +115,23 @@ def cells_of(spec: Mapping[str, Any], runs: Path) -> Iterator[StudyCell]:
                 yield _cell(spec, runs, _Way(method, method, main_teacher), bits, seed)
         if seed == spec["seeds"][0]:
             yield from (_float_teacher(spec, teacher) for teacher in others)
-        for way in _ablated(spec) if spec.get("ablation") else ():
-            yield _cell(spec, runs, way, spec["ablation"]["bits"], seed)
+        ablation = spec.get("ablation", {})
+        for way in _ablated(spec) if seed in _seeds_of(ablation, spec) else ():
+            yield _cell(spec, runs, way, ablation["bits"], seed)
         for way, table in _variants(spec):
-            if seed in table.get("seeds", spec["seeds"]):
+            if seed in _seeds_of(table, spec):
                 for bits in sorted(table.get("bits", spec["bits"]), reverse=True):
                     yield _cell(spec, runs, way, bits, seed)
+
+
+def _teachers(spec: Mapping[str, Any]) -> list[str]:
+    """Return the names of the teachers, the main one first; [""] if there are none."""
+    return list(spec.get("teachers", {})) or [""]
+
+
+def _seeds_of(table: Mapping[str, Any], spec: Mapping[str, Any]) -> list[int]:
+    """Return the seeds of the ablation or of a variant; none if there is no such table."""
+    return list(table.get("seeds", spec["seeds"])) if table else []
 
 
 def float_student(seed: int) -> str:
@@ -129,7 +141,7 @@ def float_student(seed: int) -> str:
 
 def _ablated(spec: Mapping[str, Any]) -> Iterator[_Way]:
     """Yield QKD without some of its phases, at other temperatures, and with other teachers."""
-    main_teacher, *others = spec["teachers"]
+    main_teacher, *others = _teachers(spec)
     ablation = spec["ablation"]
     names = [phase.name for phase in METHODS["qkd"].phases]
     for left_out in ablation.get("without", ["co-studying"]):
@@ -149,7 +161,7 @@ def _variants(spec: Mapping[str, Any]) -> Iterator[tuple[_Way, Mapping[str, Any]
     own = {"method", "teacher", "bits", "seeds", "start"}
     for title, table in spec.get("variants", {}).items():
         tables = {key: value for key, value in table.items() if key not in own}
-        teacher = table.get("teacher", next(iter(spec["teachers"])))
+        teacher = table.get("teacher", _teachers(spec)[0])
         start = table.get("start", "")
         yield _Way(title, table["method"], teacher, tables, start=start), table
 
@@ -194,6 +206,8 @@ def _cell(spec: Mapping[str, Any], runs: Path, way: _Way, bits: list[int], seed:
     if method == "qkd":
         config.setdefault("phases", _qkd_phases(spec, way.phases))
     if has_teacher(METHODS[method].phases):
+        if not taught_by_itself and not way.teacher:
+            raise ValueError(f"{way.title!r} needs a teacher: add [teachers.NAME]")
         network = spec["student"] if taught_by_itself else spec["teachers"][way.teacher]
         config["teacher"] = {**network, "weights": str(runs / master / WEIGHTS)}
         needs.append(master)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +16,70 @@ def summary(rows: Mapping[str, Mapping[str, str]]) -> dict[tuple[str, str], list
 
     Float runs have the bits "float"; those of teachers have the cell's name as their method.
     """
-    found: dict[tuple[str, str], list[float]] = {}
+    return {key: list(values.values()) for key, values in _by_seed(rows).items()}
+
+
+def _by_seed(rows: Mapping[str, Mapping[str, str]]) -> dict[tuple[str, str], dict[str, float]]:
+    """Return accuracies in percent by (method, bits) as in `summary`, and by seed."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
     for name, row in rows.items():
         bits = f"W{row['weights']}A{row['activations']}" if row["weights"] else "float"
         method = name.rpartition("-s")[0] or name if bits == "float" else row["method"]
         method = name if name.startswith("float-teacher") else method
-        found.setdefault((method, bits), []).append(float(row["accuracy"]))
+        found.setdefault((method, bits), {})[row["seed"]] = float(row["accuracy"])
     return found
+
+
+def differences(
+    rows: Mapping[str, Mapping[str, str]], base: str = "qat"
+) -> dict[tuple[str, str], list[float]]:
+    """Return accuracies less those of a method with the same bits and seed, in percentage points.
+
+    Methods that share fewer than two seeds with the base at a bit width are left out there.
+
+    Parameters
+    ----------
+    rows : rows of study.csv by the cells' names
+    base : method to compare the others with
+    """
+    found = _by_seed(rows)
+    pairs = {
+        (method, bits): [value - found[base, bits][seed] for seed, value in values.items()
+                         if seed in found[base, bits]]
+        for (method, bits), values in found.items() if method != base and (base, bits) in found
+    }  # fmt: skip
+    return {key: values for key, values in pairs.items() if len(values) > 1}
 
 
 def markdown(rows: Mapping[str, Mapping[str, str]], images: str = "test") -> str:
     """Return a Markdown table of mean and standard deviation over the seeds, in percent.
+
+    A second table has the differences to `qat`, if both have several seeds.
 
     Parameters
     ----------
     rows : rows of study.csv by the cells' names
     images : the images that the accuracies are for, "test" or "validation"
     """
-    found = summary(rows)
-    columns = sorted({bits for _, bits in found}, key=lambda b: (b != "float", b))
-    heads = " | ".join(f"{bits} [%]" for bits in columns)
     lines = [] if images == "test" else [f"Top-1 of the {images} images:", ""]
-    lines += [f"| method | {heads} |", "| --- |" + " --- |" * len(columns)]
-    for method in dict.fromkeys(method for method, _ in found):
-        cells = [_mean(found.get((method, bits), [])) for bits in columns]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
+    lines += _table(summary(rows), "%", _mean)
+    if paired := differences(rows):
+        lines += ["", "Difference to `qat` with the same seed, mean ± standard error:", ""]
+        lines += _table(paired, "points", _difference)
     return "\n".join(lines) + "\n"
+
+
+def _table(
+    found: Mapping[tuple[str, str], list[float]], unit: str, text: Callable[[list[float]], str]
+) -> list[str]:
+    """Return the lines of a Markdown table with a row for each method."""
+    columns = sorted({bits for _, bits in found}, key=lambda b: (b != "float", b))
+    heads = " | ".join(f"{bits} [{unit}]" for bits in columns)
+    lines = [f"| method | {heads} |", "| --- |" + " --- |" * len(columns)]
+    for method in dict.fromkeys(method for method, _ in found):
+        cells = [text(found.get((method, bits), [])) for bits in columns]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
 
 
 def _mean(values: list[float]) -> str:
@@ -48,6 +87,13 @@ def _mean(values: list[float]) -> str:
         return ""
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{spread} ({len(values)})"
+
+
+def _difference(values: list[float]) -> str:
+    if not values:
+        return ""
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return f"{statistics.mean(values):+.2f} ± {error:.2f} ({len(values)})"
 
 
 def plot(rows: Mapping[str, Mapping[str, str]], path: Path, images: str = "test") -> None:

@@ -20,10 +20,11 @@ pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not i
 
 from tutelage.__main__ import main
 from tutelage.core.toml_file import to_toml
+from tutelage.host.networks import create
 from tutelage.host.train import study as studies
 from tutelage.host.train import study_queue
 from tutelage.host.train.config import ConfigError, read_toml
-from tutelage.host.train.study_results import markdown
+from tutelage.host.train.study_results import differences, markdown
 from tutelage.host.train.study_time import seconds_left
 
 
@@ -70,6 +71,16 @@ def test_the_studys_own_cells() -> None:
     assert [phase["name"] for phase in ablated["phases"]] == ["self-studying", "tutoring"]
 
 
+def test_a_study_without_teachers(tmp_path: Path) -> None:
+    spec = _spec(tmp_path)
+    del spec["teachers"], spec["float_teacher"]
+    names = [cell.name for cell in studies.Study(spec, tmp_path).cells]
+    assert names[0] == "float-student-s0" and "sqakd-w3a3-s0" in names
+    spec["methods"] = ["qat+kd"]
+    with pytest.raises(ValueError, match=r"'qat\+kd' needs a teacher"):
+        studies.Study(spec, tmp_path)
+
+
 CIFAR = studies.DEFAULT.with_name("cifar10_study.toml")
 
 
@@ -79,7 +90,7 @@ def test_the_cells_of_cifar10() -> None:
     assert len(names) == len(set(names)) and names[:2] == ["float-teacher-k16", "float-student-s0"]
     # Seed by seed, so that a partial study is a study with fewer seeds.
     assert names.index("qkd-without-tutoring-w4a4-s0") < names.index("float-student-s1")
-    assert {cell.config["training"]["epochs"] for cell in study.cells if cell.needs} == {5}
+    assert {cell.config["training"]["epochs"] for cell in study.cells if cell.needs} == {10}
     for cell in study.cells:  # nothing is learnt from what others are judged by
         assert cell.config["data"] == study.spec["data"] and cell.config["data"]["validation"]
     by_name = {cell.name: cell for cell in study.cells}
@@ -124,6 +135,15 @@ def test_the_flagship_takes_a_few_steps(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_the_flagship_for_two_cores_has_its_blocks() -> None:
+    study = studies.read_study(FLAGSHIP.with_name("densenetx_cpu.toml"), Path("results"))
+    assert [cell.name for cell in study.cells] == ["float-student-s0", "qat-w8a8-s0", "qat-w4a4-s0"]
+    flagship, own = (create("densenetx", **options) for options in ({}, {"stem": "stride2"}))
+    assert study.spec["student"]["options"] == {"stem": "stride2"}
+    shapes = ([(name, p.shape) for name, p in net.named_parameters()] for net in (flagship, own))
+    assert next(shapes) == next(shapes)
+
+
 def test_the_cells_of_the_flagship() -> None:
     study = studies.read_study(FLAGSHIP, Path("results"))
     assert [cell.name for cell in study.cells] == [
@@ -146,9 +166,10 @@ def test_an_option_at_its_default_changes_no_cell(spec: Path, tmp_path: Path) ->
 
 def test_the_time_that_is_left() -> None:
     study = studies.read_study(CIFAR, Path("nowhere"))
-    cells = [cell for cell in study.cells if cell.config["method"] in ("float", "qat")][:6]
-    names = [cell.name for cell in cells]
-    assert names[2:5] == ["qat-w4a4-s0", "brevitas-w4a4-s0", "qat-w8a8-s0"]
+    names = ["float-teacher-k16", "float-student-s0", "qat-w4a4-s0", "brevitas-w4a4-s0",
+             "qat-w3a3-s0", "brevitas-w3a3-s0"]  # fmt: skip
+    by_name = {cell.name: cell for cell in study.cells}
+    cells = [by_name[name] for name in names]
     expected = {"float-teacher": 100, "float-student": 10, "qat": 20, "brevitas": 40}
     assert seconds_left(cells, {}, expected, 2) == (100 + 10 + 2 * (20 + 40)) / 2
     done = {names[2]: {"seconds": "30"}, names[3]: {"seconds": "50"}, names[1]: {"seconds": ""}}
@@ -170,6 +191,20 @@ def test_what_it_is_judged_by(spec: Path, tmp_path: Path) -> None:
     assert {row["accuracy"] for row in tested.judged(study.done()).values()} == {"50.0", "40.0"}
     with pytest.raises(ConfigError, match="judged_by 'luck' is not one of test, validation"):
         _read({**table, "judged_by": "luck"}, tmp_path)
+
+
+def test_differences_are_those_of_the_same_seeds() -> None:
+    qat, qkd = {0: 70.0, 1: 72.0, 2: 71.0}, {1: 73.0, 0: 72.0, 3: 90.0}
+    rows = {
+        f"{method}-w4a4-s{seed}": {
+            "method": method, "weights": "4", "activations": "4", "seed": str(seed),
+            "accuracy": str(accuracy),
+        }
+        for method, values in (("qat", qat), ("qkd", qkd), ("ptq", {0: 60.0}))
+        for seed, accuracy in values.items()
+    }  # fmt: skip
+    assert differences(rows) == {("qkd", "W4A4"): [1.0, 2.0]}
+    assert "| qkd | +1.50 ± 0.50 (2) |" in markdown(rows)
 
 
 def test_variants_are_methods_with_tables_of_their_own(spec: Path, tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from tutelage.host.check.subject import Request, Subject, load_subject
 from tutelage.host.quantise.student import Student
 from tutelage.host.quantise.to_xmodel import NotDeployable, to_quantised
 from tutelage.host.quantise.trace import normalised_graph
-from tutelage.host.train.data.formats.registry import data_format
 from tutelage.host.train.students import make_student
 
 
@@ -98,7 +97,7 @@ def _check_network(facts: dict[str, Any], subject: Subject, request: Request) ->
         return
     _add_fit(facts, graph, fit_board(graph, request.board))
     if subject.data is not None and subject.config is not None:
-        is_labelled = data_format(subject.config.data.kind).is_labelled
+        is_labelled = subject.config.data.is_labelled
         replaced = None
         if subject.replace:
             replaced = normalised_graph(network, subject.shape, subject.replace).module

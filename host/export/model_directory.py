@@ -50,7 +50,6 @@ from tutelage.host.train import checkpoint
 from tutelage.host.train.checkpoint import CheckpointError
 from tutelage.host.train.config import Config, make_config
 from tutelage.host.train.data import DataSet
-from tutelage.host.train.data.formats.registry import data_format
 from tutelage.host.train.data.image_io import encode_png, read_bgr
 from tutelage.host.train.evaluation import batch_size
 from tutelage.host.train.loop import STUDENT
@@ -85,8 +84,7 @@ class Checkpoint:
     @property
     def measure(self) -> str:
         """Meaning of `accuracy`: "accuracy", or "agreement" with the float network's classes."""
-        is_labelled = data_format(self.config.data.kind).is_labelled
-        return "accuracy" if is_labelled else "agreement"
+        return "accuracy" if self.config.data.is_labelled else "agreement"
 
 
 def export(

@@ -15,7 +15,6 @@ from tutelage.core.results.typed_json import MAX_JSON_BYTES, ResultsError
 from tutelage.host.train import checkpoint
 from tutelage.host.train.checkpoint import CheckpointError
 from tutelage.host.train.config import Config, ConfigError, make_config
-from tutelage.host.train.data.formats.registry import data_format
 from tutelage.host.train.results import RESULTS, RunResults, read_run_results
 from tutelage.host.train.run_files import LOG, STUDENT
 
@@ -44,7 +43,7 @@ class TrainingRun:
     @property
     def is_labelled(self) -> bool:
         """Whether the images have labels, not only the float network's classes."""
-        return self.config is None or data_format(self.config.data.kind).is_labelled
+        return self.config is None or self.config.data.is_labelled
 
     @property
     def float_accuracy(self) -> float | None:

@@ -7,14 +7,13 @@ from dataclasses import replace
 from tutelage.host.train.config import Config, ConfigError
 from tutelage.host.train.data import DataSet
 from tutelage.host.train.data.formats.format import numbered_classes
-from tutelage.host.train.data.formats.registry import data_format
 from tutelage.host.train.evaluation import evaluate
 from tutelage.host.train.students import count_outputs, trained_network
 
 
 def labels_of(config: Config) -> str:
     """Return the source of a run's labels: "data", or "float network"."""
-    return "data" if data_format(config.data.kind).is_labelled else "float network"
+    return "data" if config.data.is_labelled else "float network"
 
 
 def labelled(config: Config, data: DataSet, is_learnt: bool) -> DataSet:

@@ -71,3 +71,8 @@ class Data:
     def validates(self) -> bool:
         """Whether the run has validation images."""
         return bool(self.validation)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether images of this kind have labels."""
+        return data_format(self.kind).is_labelled

@@ -13,10 +13,26 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def _enter_environment() -> None:
+    """Continue with the Python of .venv, which `make` or `deploy` has created beside app/.
+
+    A Python that is already in a virtual environment stays, with the packages of the release.
+    """
+    python, packages = ROOT / ".venv" / "bin" / "python", ROOT / "packages"
+    if sys.prefix == sys.base_prefix and os.access(python, os.X_OK):
+        os.execv(python, [str(python), *sys.argv])  # noqa: S606  (no shell is wanted)
+    if packages.is_dir():
+        sys.path.append(str(packages))
+
+
 if not __package__:  # run as a script: sys.path has app/ instead of the root
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during imports prints no traceback
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if entry != str(ROOT / "app"))]
+    if __name__ == "__main__":
+        _enter_environment()
 
 from typing import Any
 

@@ -25,8 +25,8 @@ from tutelage.app.sources.frames import Frame, SourceError, shown_path
 from tutelage.board.jobs import ModelRunner
 from tutelage.board.model_parts import ModelError, TensorInfo
 from tutelage.board.provider import find_provider
+from tutelage.core.deployed_model import default_model
 from tutelage.core.images.decoder import read_image
-from tutelage.core.locations import DEMO_MODEL
 
 Image = str | os.PathLike[str] | np.ndarray | Frame
 
@@ -36,8 +36,8 @@ class ImageClassifier:
 
     Parameters
     ----------
-    model : model directory (model.xmodel beside model.toml) or compiled .xmodel; the demo model
-        by default
+    model : model directory (model.xmodel beside model.toml) or compiled .xmodel; by default the
+        deployed model on a board, else the demo's
     top : number of classes in a result, the best first
     plugin : Python file with functions op_<type>(inputs, attrs) for operators that run on the CPU
     engine : engine of the emulation: "fast", "reference" or, for a file with DPU code,
@@ -59,7 +59,7 @@ class ImageClassifier:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] = DEMO_MODEL,
+        model: str | os.PathLike[str] | None = None,
         *,
         top: int = 5,
         plugin: str | os.PathLike[str] | None = None,
@@ -67,7 +67,8 @@ class ImageClassifier:
     ) -> None:
         if top < 1:
             raise ValueError(f"top is {top}; at least one class is in a result")
-        classifier = load_classifier(Path(model), None if plugin is None else Path(plugin))
+        path = default_model() if model is None else Path(model)
+        classifier = load_classifier(path, None if plugin is None else Path(plugin))
         self.name, self.labels = classifier.name, classifier.labels
         self.input: TensorInfo = classifier.network.input
         self.warnings: list[str] = classifier.notes

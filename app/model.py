@@ -18,8 +18,8 @@ from typing import Any
 
 from tutelage.board import runner as dpu
 from tutelage.board.model_parts import ModelError
+from tutelage.core.deployed_model import model_name, plugin_of
 from tutelage.core.images.input_form import COLOURS, FormError, InputForm, assumed_colour
-from tutelage.core.model_name import model_name
 from tutelage.core.model_package import (
     COMPILED,
     DESCRIPTION,
@@ -115,7 +115,8 @@ def load_classifier(path: str | Path, plugins: str | Path | None = None) -> Clas
     Parameters
     ----------
     path : model directory or .xmodel file
-    plugins : Python file with functions op_<type>(inputs, attrs) for operators run on the CPU
+    plugins : Python file with functions op_<type>(inputs, attrs) for operators run on the CPU; by
+        default the one that was deployed with the model, if any
 
     Raises
     ------
@@ -123,6 +124,7 @@ def load_classifier(path: str | Path, plugins: str | Path | None = None) -> Clas
         The model cannot be loaded; the message is one line that names the file and the fault.
     """
     path = Path(path)
+    plugins = plugins or plugin_of(path)
     if path.name in (COMPILED, DESCRIPTION) and (path.parent / DESCRIPTION).is_file():
         path = path.parent
     if not path.exists():

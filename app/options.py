@@ -17,9 +17,9 @@ from tutelage.app.sources.load_patterns import LOAD_PATTERNS
 from tutelage.app.sources.registry import SOURCES
 from tutelage.board.power.sources.registry import source_names
 from tutelage.core.board_profile import load_profile
+from tutelage.core.deployed_model import default_model
 from tutelage.core.errors import WRONG_USE
 from tutelage.core.images.input_form import COLOURS, CROPS
-from tutelage.core.locations import DEMO_MODEL
 
 SCRIPT = "classify.py"
 MOST_THREADS = 64
@@ -218,9 +218,10 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--model",
         type=Path,
-        default=DEMO_MODEL,
+        default=default_model(),
         metavar="PATH",
-        help="model directory (model.xmodel and model.toml) or .xmodel file; default: the demo",
+        help="model directory (model.xmodel and model.toml) or .xmodel file; "
+        "default: on a board the deployed one, else the demo",
     )
     group.add_argument(
         "--plugin",

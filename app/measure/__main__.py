@@ -25,6 +25,7 @@ from tutelage.app.sources.load_patterns import decoded_frames
 from tutelage.board.power import open_power
 from tutelage.board.power.sources.registry import source_names
 from tutelage.core.board_profile import board_names, load_profile
+from tutelage.core.deployed_model import default_model
 from tutelage.core.errors import DONE
 from tutelage.core.locations import CODE, DEMO_MODEL
 from tutelage.core.messages import run_command, say
@@ -100,9 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--model",
         type=Path,
-        default=DEMO_MODEL,
+        default=default_model(),
         metavar="PATH",
-        help="model directory or .xmodel; default: the demo",
+        help="model directory or .xmodel; default: as for classify.py",
     )
     add("--plugin", type=Path, metavar="FILE", help="operators for the CPU, as in classify.py")
     add("--source", metavar="URI", help="images; default: the model's own, or else the demo's")

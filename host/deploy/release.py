@@ -15,9 +15,9 @@ from itertools import filterfalse
 from pathlib import Path
 
 import tutelage
+from tutelage.core.deployed_model import MODEL_NAME_FILE, PLUGIN_FILE
 from tutelage.core.errors import FAILED, TutelageError
 from tutelage.core.locations import CODE
-from tutelage.core.model_name import MODEL_NAME_FILE
 from tutelage.core.model_package import COMPILED
 from tutelage.host.deploy.overlay_manifest import OVERLAYS, overlay_folder
 
@@ -27,15 +27,12 @@ _FOLDERS = ("app", "board", "core", "dpu/ops")
 """Folders that the board needs; of dpu/ only the ops that a model leaves to the CPU."""
 _SKIPPED = {"__pycache__", "rebuild", "stand_ins"}
 
-PLUGIN = "plugin.py"
-"""A release's file of operators for the CPU, if the model has any."""
-
 MODEL_SCRIPT = (
     f"if [ -e model/{COMPILED} ]; then echo model; else ls model/*.xmodel | head -n 1; fi"
 )
 """Shell script that prints, in a release's directory, the model's path as in `model_path`."""
 
-PLUGIN_SCRIPT = f"if [ -e {PLUGIN} ]; then echo --plugin {PLUGIN}; fi"
+PLUGIN_SCRIPT = f"if [ -e {PLUGIN_FILE} ]; then echo --plugin {PLUGIN_FILE}; fi"
 """Shell script that prints, in a release's directory, the option for its plugin, if it has one."""
 
 
@@ -97,7 +94,7 @@ def gather(stage: Path, parts: Parts) -> None:
         (stage / "model").mkdir()
         _copy_named(parts.model, stage / "model" / parts.model.name)
     if parts.plugin is not None:
-        _copy_named(parts.plugin, stage / PLUGIN)
+        _copy_named(parts.plugin, stage / PLUGIN_FILE)
     if parts.packages is not None:
         _copy_tree(parts.packages, stage / "packages")
     name = os.fsencode(parts.model.resolve().name).decode("utf-8", "replace")

@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tutelage.core.deployed_model import model_name
 from tutelage.core.errors import DpuError
 from tutelage.core.files import sha256_of
 from tutelage.core.locations import DEMO_MODEL
-from tutelage.core.model_name import model_name
 from tutelage.core.model_package import (
     COMPILED,
     DESCRIPTION,

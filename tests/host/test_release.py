@@ -41,6 +41,47 @@ def test_a_deployed_model_keeps_its_name(tmp_path: Path, repo_root: Path) -> Non
         assert json.loads((stage / "run" / "run.json").read_text())["model"]["name"] == name
 
 
+def test_on_a_board_the_deployed_model_is_the_default(tmp_path: Path, repo_root: Path) -> None:
+    (tmp_path / "ops.py").write_text("")
+    stage = tmp_path / "release"
+    stage.mkdir()
+    gather(stage, Parts("zcu104", make_model(tmp_path / "my garments"), tmp_path / "ops.py"))
+
+    def shown(*program: str) -> str:
+        environment = {
+            "PYTHONPATH": str(repo_root / "tests" / "fake_board"), "PATH": "/usr/bin:/bin",
+        }  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, *program], cwd=stage, env=environment, capture_output=True, text=True,
+            check=True,
+        )  # fmt: skip
+        return done.stdout
+
+    summary = shown("app/classify.py", "--source", "model/images", "--frames", "1")
+    assert "model      my garments, " in summary
+    code = "from tutelage.core.deployed_model import *; print(plugin_of(default_model()))"
+    assert shown("-c", code).strip() == str(stage / "plugin.py")
+    code = "from tutelage.core.deployed_model import *; print(plugin_of(DEMO_MODEL))"
+    assert shown("-c", code).strip() == "None"
+
+
+def test_the_program_enters_the_environment_of_its_release(tmp_path: Path) -> None:
+    """So that `python3 app/classify.py` finds the packages that were deployed with it."""
+    stage = tmp_path / "release"
+    stage.mkdir()
+    gather(stage, Parts("zcu104", make_model(tmp_path / "mine")))
+    python = stage / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho own python: "$@"\n')
+    python.chmod(0o755)
+    system = Path(sys.base_prefix) / "bin" / "python3"
+    done = subprocess.run(
+        [system, "app/classify.py", "--camera", "a b"], cwd=stage, env={"PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "own python: app/classify.py --camera a b\n"
+
+
 def test_a_file_beside_another_model_names_nothing(tmp_path: Path, repo_root: Path) -> None:
     make_model(tmp_path / "model")
     (tmp_path / "model.txt").write_text("cat\ndog\n")

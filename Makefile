@@ -146,7 +146,7 @@ audit: | $(BIN)/python
 	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
-# Takes hours on two cores; a second call resumes it.
+# Takes an hour on two cores if no cell is finished; a second call resumes it.
 study: $(VENV)/all.stamp
 	$(BIN)/tutelage study
 

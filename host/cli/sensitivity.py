@@ -42,7 +42,7 @@ class SensitivityOptions(JsonOptions):
     ] = field(default_factory=list)
 
 
-@command("sensitivity", "runs/ptq", "ptq.toml --set quantisation.weights=4 --rows 5")
+@command("sensitivity", "runs/qat", "ptq.toml --set quantisation.weights=4 --rows 5")
 def sensitivity(options: SensitivityOptions) -> int:
     """Show layers by the harm of their rounding.
 

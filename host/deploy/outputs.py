@@ -103,4 +103,4 @@ def _advice(report: dict[str, Any], facts: dict[str, Any]) -> str:
         where = f"open an issue with {path} and the .xmodel"
     except (OSError, RecursionError) as error:  # a board may send deeply nested lists
         where = f"open an issue with this line and the .xmodel ({path}: {first_line(error)})"
-    return f"outputs: {problem}; to report it, {where} (docs: Deploy to a board)"
+    return f"outputs: {problem}; to report it, {where} (docs: Deploy)"

@@ -5,7 +5,7 @@ A command that is in none of these tables is run as shown and must end with stat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 GATE = {
     "make setup": "make lint",
@@ -98,7 +98,7 @@ _DRY = (("make ", "make -n "),)
 _TRAINED = (
     "python -c 'import torch; from net import Net; torch.save(Net().state_dict(), \"net.pth\")'"
 )
-_NO_FILES = Step(status=1, absent="the overlay's files", shows="DIR")
+_NO_FILES = Step(status=1, absent="the overlay's files", shows="overlay")
 
 STEPS = {
     "make audit": Step(puts_in=_DRY, shows="pip-audit --strict"),
@@ -156,10 +156,9 @@ STEPS = {
     "make overlay BOARD=zcu104": Step(status=2, absent="AMD's address", shows="overlay"),
     "tutelage overlay zcu104 --output DIR --url https://mirror.example/": Step(
         status=1, absent="that mirror", shows="mirror.example"),
-    "python3 -m tutelage.board.overlay check DIR --model net.xmodel": _NO_FILES,
+    "python3 -m tutelage.board.overlay load overlays/zcu104/files --fix": _NO_FILES,
+    "python3 -m tutelage.board.overlay check overlays/zcu104/files --model net.xmodel": _NO_FILES,
     "python -m tutelage.board.overlay check DIR --model net.xmodel": _NO_FILES,
-    "sudo python3 -m tutelage.board.overlay load DIR": replace(
-        _NO_FILES, puts_in=(("sudo ", ""),)),
     "python -m tutelage.board.overlay load DIR --model net.xmodel": _NO_FILES,
     "make overlay-rebuild BOARD=zcu104 DPU_PYNQ=/path/to/DPU-PYNQ": Step(
         status=2, absent="Vitis", shows="DPU-PYNQ"),

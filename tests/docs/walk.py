@@ -214,8 +214,6 @@ NO_OUTPUT = (
     "import numpy as np",
     "student = tutelage.quantise(network, loader",  # tests/host/test_quantised_network.py does it
     "from tutelage.dpu.runtime import shim",
-    "frame source ->",
-    "camera, video, images ->",
     "acc = sum(q_in * q_w)",
     "v = (sum of",
     "acc = sum of x",

@@ -31,15 +31,14 @@ def _by_seed(rows: Mapping[str, Mapping[str, str]]) -> dict[tuple[str, str], dic
 
 
 def differences(
-    rows: Mapping[str, Mapping[str, str]], base: str = "qat"
+    rows: Mapping[str, Mapping[str, str]], least: int = 2, base: str = "qat"
 ) -> dict[tuple[str, str], list[float]]:
     """Return accuracies less those of a method with the same bits and seed, in percentage points.
-
-    Methods that share fewer than two seeds with the base at a bit width are left out there.
 
     Parameters
     ----------
     rows : rows of study.csv by the cells' names
+    least : methods that share fewer seeds with the base at a bit width are left out there
     base : method to compare the others with
     """
     found = _by_seed(rows)
@@ -48,7 +47,7 @@ def differences(
                          if seed in found[base, bits]]
         for (method, bits), values in found.items() if method != base and (base, bits) in found
     }  # fmt: skip
-    return {key: values for key, values in pairs.items() if len(values) > 1}
+    return {key: values for key, values in pairs.items() if len(values) >= least}
 
 
 def markdown(rows: Mapping[str, Mapping[str, str]], images: str = "test") -> str:
@@ -92,8 +91,7 @@ def _mean(values: list[float]) -> str:
 def _difference(values: list[float]) -> str:
     if not values:
         return ""
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    return f"{statistics.mean(values):+.2f} ± {error:.2f} ({len(values)})"
+    return f"{statistics.mean(values):+.2f} ± {_standard_error(values):.2f} ({len(values)})"
 
 
 def plot(rows: Mapping[str, Mapping[str, str]], path: Path, images: str = "test") -> None:
@@ -106,9 +104,12 @@ def plot(rows: Mapping[str, Mapping[str, str]], path: Path, images: str = "test"
 
 
 def figure(rows: Mapping[str, Mapping[str, str]], images: str = "test") -> Any:
-    """Return a matplotlib figure of accuracy by bit width, with a line per method.
+    """Return a matplotlib figure of a study.
 
-    Dashed lines are the float networks'.
+    On the left is the accuracy by bit width, with a line for each method that has several; dashed
+    lines are the float networks', and those above the students are named at the top. On the right,
+    if the study has `qat` and other methods that train, are the differences to `qat` with the same
+    seed, with their standard errors.
 
     Parameters
     ----------
@@ -119,10 +120,25 @@ def figure(rows: Mapping[str, Mapping[str, str]], images: str = "test") -> Any:
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
-    found = summary(rows)
-    widths = sorted({b for _, b in found if b != "float"}, reverse=True)
-    drawn, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    found, untrained = summary(rows), _untrained()
+    paired = {key: v for key, v in differences(rows, least=1).items() if key[0] not in untrained}
+    if not paired:
+        drawn, left = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    else:
+        height = max(4.5, 1.5 + 0.25 * len({method for method, _ in paired}))
+        drawn, (left, right) = plt.subplots(1, 2, figsize=(11, height), layout="constrained")
+        _draw_differences(right, paired)
+    _draw_accuracies(left, found)
+    left.set_ylabel(f"top-1, % of the {images} {'set' if images == 'test' else 'images'}")
+    return drawn
+
+
+def _draw_accuracies(axes: Any, found: Mapping[tuple[str, str], list[float]]) -> None:
+    """Draw accuracies in percent by bit width, the widest on the left."""
+    widths = sorted({bits for _, bits in found if bits != "float"}, reverse=True)
     methods = list(dict.fromkeys(method for method, bits in found if bits != "float"))
+    if len(widths) > 1:  # methods with one bit width are among the differences
+        methods = [m for m in methods if sum((m, w) in found for w in widths) > 1]
     low, high = _axis(found)
     axes.set_ylim(low, high)
     for number, method in enumerate(methods):
@@ -135,24 +151,59 @@ def figure(rows: Mapping[str, Mapping[str, str]], images: str = "test") -> Any:
             if mean < low:  # as text at the edge, so that it does not compress the others' range
                 axes.annotate(f"{method} {mean:.1f} ↓", (x, low), color=line[0].get_color(),
                               fontsize=8, va="bottom")  # fmt: skip
+    above = []
     for (method, bits), values in found.items():
-        if bits == "float":
-            axes.axhline(statistics.mean(values), linestyle="--", linewidth=0.8, color="grey")
-            axes.annotate(method, (0.99, statistics.mean(values)), fontsize=7, color="grey",
-                          xycoords=("axes fraction", "data"), ha="right", va="bottom")  # fmt: skip
+        mean = statistics.mean(values)
+        if bits == "float" and mean > high:
+            above.append(f"{method} {mean:.1f} ↑")
+        elif bits == "float":
+            axes.axhline(mean, linestyle="--", linewidth=0.8, color="grey")
+            axes.annotate(method, (0.99, mean), fontsize=7, color="grey", ha="right", va="bottom",
+                          xycoords=("axes fraction", "data"))  # fmt: skip
+    axes.annotate("\n".join(above), (0.99, 0.99), fontsize=7, color="grey", ha="right", va="top",
+                  xycoords="axes fraction")  # fmt: skip
     axes.set_xticks(range(len(widths)), widths)
-    axes.set_ylabel(f"top-1, % of the {images} {'set' if images == 'test' else 'images'}")
     if methods:
-        drawn.legend(fontsize=8, loc="outside right upper")
-    return drawn
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=4)
+
+
+def _draw_differences(axes: Any, paired: Mapping[tuple[str, str], list[float]]) -> None:
+    """Draw differences to `qat` in points, with a row for each method; hollow: of one seed."""
+    methods = list(dict.fromkeys(method for method, _ in paired))
+    widths = sorted({bits for _, bits in paired}, reverse=True)
+    for number, bits in enumerate(widths):
+        colour = f"C{number}"
+        for row, method in enumerate(methods):
+            values = paired.get((method, bits), [])
+            if values:
+                y = row + 0.16 * (number - (len(widths) - 1) / 2)
+                one = len(values) == 1
+                axes.errorbar(statistics.mean(values), y, fmt="o", color=colour, markersize=4,
+                              xerr=None if one else _standard_error(values), capsize=2,
+                              linewidth=0.8, fillstyle="none" if one else "full")  # fmt: skip
+        axes.plot([], [], "o", color=colour, markersize=4, label=bits)
+    axes.axvline(0, linewidth=0.8, color="grey")
+    axes.set_yticks(range(len(methods)), methods, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("difference to qat, points; hollow: one seed")
+    axes.legend(fontsize=8)
+
+
+def _standard_error(values: list[float]) -> float:
+    return statistics.stdev(values) / math.sqrt(len(values))
+
+
+def _untrained() -> set[str]:
+    """Return the methods without training, whose accuracies can be far below the others'."""
+    return {name for name, method in METHODS.items() if not method.phases}
 
 
 def _axis(found: Mapping[tuple[str, str], list[float]]) -> tuple[float, float]:
-    """Return limits for the trained methods; accuracies without training (ptq) can be far below."""
-    untrained = {name for name, method in METHODS.items() if not method.phases}
+    """Return limits for the students of methods that train."""
+    untrained = _untrained()
     trained = [
-        value for (method, _), values in found.items() if method not in untrained
-        for value in values
+        value for (method, _), values in found.items()
+        if method not in untrained and not method.startswith("float-teacher") for value in values
     ]  # fmt: skip
     values = trained or [value for values in found.values() for value in values]
     return min(values) - 0.5, max(values) + 0.5

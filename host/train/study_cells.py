@@ -196,7 +196,8 @@ def _cell(spec: Mapping[str, Any], runs: Path, way: _Way, bits: list[int], seed:
         "augmentation": spec["augmentation"], "training": spec["training"],
         "student": dict(spec["student"]),
     }  # fmt: skip
-    for name, table in way.tables.items():
+    at_these_bits = spec.get("at", {}).get(f"W{weights}A{activations}", {})
+    for name, table in (*at_these_bits.items(), *way.tables.items()):
         config[name] = {**config.get(name, {}), **table} if isinstance(table, dict) else table
     wider = _wider(spec, way, bits) if way.start else None
     start = _name(*wider, seed) if wider else student

@@ -193,6 +193,19 @@ def test_what_it_is_judged_by(spec: Path, tmp_path: Path) -> None:
         _read({**table, "judged_by": "luck"}, tmp_path)
 
 
+def test_settings_of_a_bit_width(spec: Path, tmp_path: Path) -> None:
+    table = read_toml(spec)
+    before = {cell.name: cell.settings for cell in studies.Study(table, tmp_path).cells}
+    table["at"] = {"W8A8": {"training": {"lr": 0.001}}}
+    table["variants"] = {"faster": {"method": "qat", "training": {"lr": 0.5}}}
+    cells = {cell.name: cell for cell in studies.Study(table, tmp_path).cells}
+    rates = {name: cells[name].config["training"].get("lr") for name in cells}
+    assert rates["qat-w8a8-s0"] == 0.001 and rates["qat-w3a3-s0"] is None
+    assert rates["faster-w8a8-s0"] == 0.5
+    changed = {name for name, settings in before.items() if cells[name].settings != settings}
+    assert changed == {name for name in before if "-w8a8-" in name}
+
+
 def test_differences_are_those_of_the_same_seeds() -> None:
     qat, qkd = {0: 70.0, 1: 72.0, 2: 71.0}, {1: 73.0, 0: 72.0, 3: 90.0}
     rows = {

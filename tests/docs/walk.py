@@ -30,6 +30,12 @@ ELSEWHERE = {
     "tutelage study host/train/cifar10_study.toml --output results/cifar10": (
         "tests/host/test_study.py"
     ),
+    "tutelage study host/densenetx.toml --output results/densenetx --jobs 1": (
+        "tests/host/test_study.py"
+    ),
+    "tutelage study host/densenetx_cpu.toml --output results/densenetx_cpu --jobs 1": (
+        "tests/host/test_study.py"
+    ),
     # Needs a file that the recipe's reader has written.
     "python -m pytest tests/dpu/test_ops.py tests/dpu/test_exponential.py": (
         "tests/docs/test_recipes.py"

@@ -18,10 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 def _enter_environment() -> None:
     """Continue with the Python of .venv, which `make` or `deploy` has created beside app/.
 
-    A Python that is already in a virtual environment stays, with the packages of the release.
+    A Python of an active environment (venv or conda) stays, with the packages of the release.
     """
     python, packages = ROOT / ".venv" / "bin" / "python", ROOT / "packages"
-    if sys.prefix == sys.base_prefix and os.access(python, os.X_OK):
+    is_system = sys.prefix == sys.base_prefix and "CONDA_PREFIX" not in os.environ
+    if is_system and os.access(python, os.X_OK):
         os.execv(python, [str(python), *sys.argv])  # noqa: S606  (no shell is wanted)
     if packages.is_dir():
         sys.path.append(str(packages))

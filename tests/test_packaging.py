@@ -266,7 +266,7 @@ def test_every_command_works_from_an_empty_directory(
 
 
 @pytest.mark.docs  # PyTorch and several processes: half a minute
-def test_what_needs_pytorch_works_from_an_empty_directory(
+def test_commands_with_pytorch_work_from_an_empty_directory(
     environment: Environment, tmp_path: Path
 ) -> None:
     pytest.importorskip("accelerate", reason="needs the host extra")

@@ -83,7 +83,7 @@ class _FailedError(TutelageError):
         (KeyboardInterrupt(), FAILED, "interrupted"),
     ],
 )
-def test_what_ends_a_command(
+def test_errors_that_end_a_command(
     error: BaseException, status: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command("tutelage", lambda: _raise(error)) == status
@@ -91,7 +91,7 @@ def test_what_ends_a_command(
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(), ZeroDivisionError(), SystemExit(3)])
-def test_what_passes(error: BaseException) -> None:
+def test_errors_that_pass(error: BaseException) -> None:
     with pytest.raises(type(error)):
         run_command("tutelage", lambda: _raise(error))
 

@@ -55,7 +55,7 @@ def test_every_name_is_there() -> None:
     ("name", "package", "extra"),
     [("train", "torch", "host"), ("quantise", "torch", "host"), ("load", "cv2", "pc")],
 )
-def test_a_missing_package_is_named_with_what_installs_it(
+def test_a_missing_package_is_named_with_its_extra(
     name: str, package: str, extra: str, repo_root: Path
 ) -> None:
     code = (

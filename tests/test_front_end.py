@@ -91,7 +91,7 @@ def test_classify_names_itself_as_it_was_called(
         ("optuna", "search", ["explore", "--trials", "5"]),
     ],
 )
-def test_what_is_missing_is_named(
+def test_missing_parts_are_named(
     repo_root: Path, missing: str, extra: str, arguments: list[str]
 ) -> None:
     pytest.importorskip("typer")

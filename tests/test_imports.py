@@ -138,7 +138,7 @@ def test_the_board_needs_no_more_than_it_has(repo_root: Path) -> None:
             assert not imported(path) & (heavy - allowed), path
 
 
-def test_the_application_starts_without_what_only_some_runs_need(repo_root: Path) -> None:
+def test_the_application_starts_without_optional_packages(repo_root: Path) -> None:
     code = "import sys, tutelage.app.classify; print(*sorted(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, check=True
@@ -149,7 +149,7 @@ def test_the_application_starts_without_what_only_some_runs_need(repo_root: Path
     assert not loaded & (heavy - {"psutil"})
 
 
-def test_the_stand_ins_of_the_accelerator_take_nothing_of_the_board(repo_root: Path) -> None:
+def test_the_stand_ins_of_the_accelerator_import_nothing_of_the_board(repo_root: Path) -> None:
     """The shim uses board/stand_ins as a folder; only a script's `import pynq` leads there."""
     code = (
         "import sys; from tutelage.dpu.runtime import shim; shim.install()\n"

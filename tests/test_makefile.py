@@ -45,7 +45,7 @@ def test_clean_leaves_results_alone(checkout: Path) -> None:
         assert not (checkout / name).exists()
 
 
-def test_clean_results_leaves_what_is_tracked(checkout: Path) -> None:
+def test_clean_results_leaves_tracked_files(checkout: Path) -> None:
     _make(checkout, "clean-results")
     assert (checkout / TRACKED).exists() and not (checkout / MEASURED).exists()
     assert (checkout / ".venv").exists()

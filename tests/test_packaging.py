@@ -145,6 +145,16 @@ def _site_packages() -> Path:
 # -- what is in it ----------------------------------------------------------------------------
 
 
+def test_no_path_outside_the_repository_is_cited(repo_root: Path) -> None:
+    # Users have neither. Tests and the gate look for example files beside the checkout.
+    if shutil.which("git") is None or not (repo_root / ".git").exists():
+        pytest.skip("needs git and a clone of it")
+    paths = r"\.\./shared|/work/"
+    found = subprocess.run(["git", "grep", "-nIE", paths, "--", ".", ":!tests", ":!.ci"],
+                           cwd=repo_root, capture_output=True, text=True)  # fmt: skip
+    assert found.stdout == "" and found.returncode == 1
+
+
 def test_the_only_name_is_tutelage(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -256,7 +266,7 @@ def test_every_command_works_from_an_empty_directory(
 
 
 @pytest.mark.docs  # PyTorch and several processes: half a minute
-def test_what_needs_pytorch_works_from_an_empty_directory(
+def test_commands_with_pytorch_work_from_an_empty_directory(
     environment: Environment, tmp_path: Path
 ) -> None:
     pytest.importorskip("accelerate", reason="needs the host extra")

@@ -73,7 +73,7 @@ def test_no_program_is_started_through_a_shell_here(repo_root: Path) -> None:
                 assert isinstance(node.value, ast.Constant) and not node.value.value, name
 
 
-def test_a_pickle_is_no_array_and_no_checkpoint(
+def test_a_pickle_is_refused_as_array_and_checkpoint(
     tmp_path: Path, repo_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Malicious files are refused in one line with status 2, and execute nothing."""
@@ -143,7 +143,7 @@ def test_every_dependency_is_declared_and_used(repo_root: Path) -> None:
     assert declared - wanted - tools == set(), declared - wanted - tools
 
 
-def test_what_is_tested_is_pinned(repo_root: Path) -> None:
+def test_tested_packages_are_pinned(repo_root: Path) -> None:
     declared = _declared(repo_root) - {"torchvision", "timm"}
     pinned = set(
         re.findall(r"(?m)^([a-z][a-z0-9-]*)==", (repo_root / "constraints.txt").read_text())

@@ -39,7 +39,8 @@ REFERENCE = ReportedGains(
     source="a thesis of 2022 on QKD of DenseNet with Vitis AI; its platforms, models and "
     "conditions are not these",
 )
-"""Gains that the work this project builds on reports. Source: ../shared/facts/zcu104.md, qkd.md."""
+"""Gains that the work this project builds on reports. Source: the English and Greek abstracts of
+A.-N. Vailakis's thesis, Technical University of Crete, 2022, doi:10.26233/heallink.tuc.91712."""
 
 NO_DPU = "no DPU was measured: give a run of tutelage measure with --dpu"
 

@@ -102,7 +102,7 @@ class StorageOptions:
         float,
         typer.Option(
             metavar="SECONDS",
-            help="time without a sign of life after which a worker counts as dead, and its work is "
-            "done again",
+            help="time without a heartbeat after which a worker counts as dead and its work is "
+            "repeated",
         ),
     ] = DEFAULT_LEASE_SECONDS

@@ -54,7 +54,7 @@ class Shared:
     Attributes
     ----------
     url : in one of the forms of `FORMS`
-    lease_seconds : time without a sign of life after which a worker counts as dead and its work is
+    lease_seconds : time without a heartbeat after which a worker counts as dead and its work is
         repeated, s
     """
 

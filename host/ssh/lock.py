@@ -15,7 +15,7 @@ from tutelage.host.ssh.bounded_process import ERRORS_SECONDS
 from tutelage.host.ssh.errors import ConnectionLost
 from tutelage.host.ssh.remote import STEP_SECONDS, Remote
 
-# The host releases a lock after this time without a sign of life from its holder.
+# The host releases a lock after this time without a heartbeat from its holder.
 _LEASE_SECONDS = 20.0
 
 

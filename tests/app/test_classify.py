@@ -153,7 +153,7 @@ def test_a_folder_from_a_telephone(app: App, tmp_path: Path) -> None:
     assert figures["source_figures"] == {"skipped": {".heic": 2, ".mov": 1, "hidden": 1}}
 
 
-def test_a_pattern_and_a_single_file_say_what_is_not_read(app: App, tmp_path: Path) -> None:
+def test_a_pattern_and_a_single_file_report_skipped_files(app: App, tmp_path: Path) -> None:
     (tmp_path / "images" / "3" / "b.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
     status, out, _ = app("--source", "images/*/*", "--model", "net.xmodel")
     assert status == 0 and "frames     10 in, 10 classified, 0 failed" in out
@@ -176,7 +176,7 @@ def test_a_stream_of_headers_without_pixels_takes_no_memory(
     assert figures["system"]["memory_peak_bytes"] < 400e6
 
 
-def test_records_on_standard_output_stand_alone(app: App) -> None:
+def test_records_are_alone_on_standard_output(app: App) -> None:
     status, out, err = app(*"--source images --model net.xmodel --output -".split())
     assert status == 0 and [json.loads(line)["index"] for line in out.splitlines()] == [*range(10)]
     assert "frames     10 in, 10 classified, 0 failed" in err
@@ -215,7 +215,7 @@ def test_the_scenarios(app: App, tmp_path: Path) -> None:
     assert 20 <= server["frames"]["in"] <= 90 and server["scenario"]["bound_kept"] is True
 
 
-def test_a_scenario_reports_what_it_leaves_out(app: App, tmp_path: Path) -> None:
+def test_a_scenario_reports_omitted_images(app: App, tmp_path: Path) -> None:
     (tmp_path / "images" / "0" / "0.png").write_bytes(b"broken")
     (tmp_path / "images" / "0" / "a.heic").write_bytes(b"")
     arguments = "--source images --model net.xmodel --quiet --scenario offline --duration 0.2"
@@ -245,7 +245,7 @@ def test_a_full_disk_ends_an_output_and_not_the_run(app: App, tmp_path: Path) ->
     assert all(by_uri[uri]["error"] for uri in by_uri if uri.startswith("full"))
 
 
-def test_an_empty_output_is_no_output(app: App, tmp_path: Path) -> None:
+def test_an_empty_output_is_rejected(app: App, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     status, _, err = app("--source", "images", "--model", "net.xmodel", "--output", "")
     assert status == 2 and "is empty" in err and sorted(tmp_path.iterdir()) == before
@@ -317,7 +317,7 @@ def test_without_standard_output(app: App, tmp_path: Path) -> None:
     assert status == 0 and len((tmp_path / "r.csv").read_text().splitlines()) == 11
 
 
-def test_json_on_standard_output_stands_alone(app: App) -> None:
+def test_json_is_alone_on_standard_output(app: App) -> None:
     status, out, err = app(*"--source images --model net.xmodel --json - --frames 4".split())
     assert status == 0 and json.loads(out)["frames"]["in"] == 4
     assert "frames     4 in, 4 classified, 0 failed" in err
@@ -375,7 +375,7 @@ def test_a_video_and_a_single_image(app: App, tmp_path: Path) -> None:
         ("--source images --model net.xmodel --power nvml", 2, "nvml"),
     ],
 )
-def test_exit_status_and_one_line_for_what_goes_wrong(
+def test_failures_have_an_exit_status_and_one_line(
     app: App, tmp_path: Path, arguments: str, status: int, message: str
 ) -> None:
     (tmp_path / "bad.xmodel").write_bytes((tmp_path / "net.xmodel").read_bytes())
@@ -415,7 +415,7 @@ def test_a_signal_stops_cleanly_with_everything_accounted_for(
     assert [row["index"] for row in rows] == list(range(figures["frames"]["in"]))
 
 
-def test_a_reader_that_goes_away_is_no_traceback(app: App, tmp_path: Path) -> None:
+def test_a_reader_that_leaves_causes_no_traceback(app: App, tmp_path: Path) -> None:
     _video(tmp_path / "long.avi", 3000)
     process = app.start(*"--source long.avi --model net.xmodel".split())
     assert process.stdout is not None and process.stderr is not None

@@ -208,7 +208,7 @@ def test_tiffs_that_only_some_versions_read_are_refused_by_all() -> None:
         decode_image(_tiff(np.zeros((1, 3), np.uint8), bits=12))
 
 
-def test_what_is_not_read_says_what_to_do() -> None:
+def test_unsupported_formats_are_reported_with_a_remedy() -> None:
     with pytest.raises(ValueError, match="HEIC and AVIF pictures are not supported; convert"):
         decode_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
 

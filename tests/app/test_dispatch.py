@@ -101,7 +101,7 @@ def test_every_job_that_is_fetched_is_taken_once_and_in_order(
     assert all(job.ticket == job.frame.index for job in taken)
 
 
-def test_what_is_closed_fetches_nothing() -> None:
+def test_a_closed_source_fetches_nothing() -> None:
     dispatch = Dispatch(1, fetch=lambda: _job(0))
     me = Taker()
     assert dispatch.take(me, block=True) is not None
@@ -109,7 +109,7 @@ def test_what_is_closed_fetches_nothing() -> None:
     assert dispatch.take(me, block=True) is None
 
 
-def test_permits_bound_what_is_taken_and_not_done() -> None:
+def test_permits_bound_the_unfinished_jobs() -> None:
     dispatch = Dispatch(capacity=10, permits=2)
     for index in range(5):
         dispatch.put(_job(index))

@@ -67,7 +67,7 @@ def _run(repo_root: Path, camera: FakeCamera, script: str, *others: FakeCamera) 
     return json.loads(out.splitlines()[-1])
 
 
-def test_what_is_asked_for_is_what_the_driver_sees(repo_root: Path, camera: FakeCamera) -> None:
+def test_the_driver_gets_the_requested_settings(repo_root: Path, camera: FakeCamera) -> None:
     found = _run(
         repo_root,
         camera,
@@ -107,7 +107,7 @@ print(json.dumps([images[0].shape, numbers, capture.get(cv2.CAP_PROP_FPS)]))
     assert camera.streams == [Stream("YUYV", 640, 480, 60)]
 
 
-def test_what_the_camera_lacks_becomes_what_it_has(repo_root: Path, camera: FakeCamera) -> None:
+def test_unsupported_settings_become_supported_ones(repo_root: Path, camera: FakeCamera) -> None:
     found = _run(
         repo_root,
         camera,
@@ -172,7 +172,7 @@ print(json.dumps([whole, cut, [length() for _ in range(8)][-1]]))
     assert cut < whole
 
 
-def test_it_lies_among_the_devices(repo_root: Path, camera: FakeCamera, tmp_path: Path) -> None:
+def test_it_is_among_the_devices(repo_root: Path, camera: FakeCamera, tmp_path: Path) -> None:
     script = """
 import glob
 path = Path("/dev/video41")

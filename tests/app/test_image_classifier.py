@@ -24,7 +24,7 @@ def bags(repo_root: Path) -> Path:
     return repo_root / "app" / "demo" / "images" / "Bag"
 
 
-def test_it_says_what_the_application_says(bags: Path, tmp_path: Path) -> None:
+def test_its_classes_are_the_applications(bags: Path, tmp_path: Path) -> None:
     expected = tmp_path / "application.csv"
     command = ["--source", str(bags), "--output", str(expected), "--quiet", "--top", "5"]
     assert main(command) == 0
@@ -90,7 +90,7 @@ def test_an_engine_is_for_the_emulation(fake_board: Path, fake_model: Path) -> N
     assert net.classify(np.zeros((9, 9, 3), np.uint8)).label in net.labels
 
 
-def test_what_is_no_image(tmp_path: Path) -> None:
+def test_files_that_are_not_images(tmp_path: Path) -> None:
     net = ImageClassifier()
     with pytest.raises(SourceError, match=r"none\.png: No such file"):
         net.classify(tmp_path / "none.png")

@@ -138,7 +138,7 @@ def test_an_mjpeg_stream(server: Server) -> None:
     np.testing.assert_allclose(values, [10 * n + 3.5 for n in range(20)], atol=3)
 
 
-def test_corrupt_frames_are_told_and_the_rest_goes_on(server: Server) -> None:
+def test_corrupt_frames_are_reported_and_the_others_processed(server: Server) -> None:
     server.spoil = lambda number, jpeg: jpeg[:-40] if number % 3 == 1 else jpeg
     frames = _take(MjpegSource(server.url(), 0.0), 12)
     errors: list[str | None] = []
@@ -191,13 +191,13 @@ def test_a_server_that_stays_away(server: Server) -> None:
         list(frames)
 
 
-def test_without_time_to_come_back_it_ends_at_once(server: Server) -> None:
+def test_without_reconnection_it_ends_immediately(server: Server) -> None:
     server.frames_per_answer = 3
     with pytest.raises(CameraError, match="gives no more images after 3; the server ended"):
         list(MjpegSource(server.url(), reconnect=0.0))
 
 
-def test_what_comes_back_must_be_a_stream_again(
+def test_a_lost_stream_must_return_as_a_stream(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "_PAUSES", (0.05,))
@@ -237,7 +237,7 @@ def test_a_stream_that_falls_silent_is_lost(
     assert server.requests >= 3 and source.report()["lost"] >= 2
 
 
-def test_bytes_without_an_image_are_no_stream(
+def test_bytes_without_an_image_are_not_a_stream(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "IMAGE_SECONDS", 0.2)
@@ -315,7 +315,7 @@ def test_a_source_of_the_environment_is_shown_to_nobody(
         assert "s3cret" not in text and token not in text
 
 
-def test_what_is_no_video_is_told(server: Server) -> None:
+def test_an_invalid_video_is_reported(server: Server) -> None:
     with pytest.raises(SourceError, match="gives text/html, not a video"):
         open_source(server.url("/text"))
     with pytest.raises(CameraError):  # a redirect does not lead to files of this machine

@@ -346,7 +346,7 @@ def test_watts_of_each_window_and_of_rest(tmp_path: Path, samples: list[Frame]) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", INA226_FORMS)
-def test_a_power_of_zero_is_no_joules(tmp_path: Path, samples: list[Frame], form: str) -> None:
+def test_a_power_of_zero_gives_no_joules(tmp_path: Path, samples: list[Frame], form: str) -> None:
     """Volts times amperes are used, and the table reports it once."""
     write_sensors(tmp_path / "sys", form)
     Sensors(tmp_path / "sys").set_reading("12V", "power", 0)
@@ -363,7 +363,7 @@ def test_a_power_of_zero_is_no_joules(tmp_path: Path, samples: list[Frame], form
 
 
 @pytest.mark.slow
-def test_amperes_of_zero_are_no_measurement(
+def test_amperes_of_zero_are_not_a_measurement(
     tmp_path: Path, samples: list[Frame], sysfs: Path
 ) -> None:
     for kind in ("curr", "power"):
@@ -379,7 +379,7 @@ def test_amperes_of_zero_are_no_measurement(
 
 
 @pytest.mark.slow
-def test_a_board_without_its_total_rail_says_what_to_look_at(
+def test_a_missing_total_rail_is_reported_with_a_remedy(
     tmp_path: Path, samples: list[Frame]
 ) -> None:
     sysfs = tmp_path / "sys"

@@ -48,7 +48,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.mark.parametrize("frames", [50, 100, 200, 500, 1000, 2000, 4000])
-def test_intervals_of_percentiles_cover_what_they_should_with_few_frames_too(
+def test_intervals_of_percentiles_have_their_coverage_with_few_frames_too(
     frames: int, nowhere: Power
 ) -> None:
     """For skewed latencies (gamma, 4), coverage is near 95 %, or there is no interval."""
@@ -178,7 +178,7 @@ def test_the_figures_of_energy_agree_with_each_other(
         assert ratio * power_w == pytest.approx(found.fps.value)
 
 
-def test_what_is_not_known_of_rest_is_not_known_above_it() -> None:
+def test_without_power_at_rest_there_is_none_above_it() -> None:
     power, frames = Scripted(lambda _: 10.0).sampled(21.0), _frames(np.arange(0, 20, 0.01))
 
     def above(idle: Figure) -> tuple[Figure, Figure]:
@@ -483,7 +483,7 @@ def _run(source: str = "none", **step: Any) -> RunResults:
     return found
 
 
-def test_the_table_tells_marks_and_no_watts_that_were_not_measured() -> None:
+def test_the_table_has_marks_and_only_measured_watts() -> None:
     text = summary(_run())
     assert "mJ/frame" not in text and "nothing there" in text and "14.123 ±0.032" in text
     assert "[hot]" in text and "hot: up to 95 C" in text and "- a note" in text

@@ -45,11 +45,11 @@ def test_a_model_directory(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.xmodel", "model.toml"])
-def test_its_files_stand_for_the_directory(folder: Path, name: str) -> None:
+def test_its_files_identify_the_directory(folder: Path, name: str) -> None:
     assert load_classifier(folder / name).labels[9] == "nine"
 
 
-def test_a_bare_file_tells_what_it_can(fake_board: Path, fake_model: Path) -> None:
+def test_a_bare_file_has_its_form_and_labels(fake_board: Path, fake_model: Path) -> None:
     classifier = load_classifier(fake_model)
     form = classifier.form
     assert (form.width, form.height, form.colour, form.crop) == (8, 8, "bgr", "none")
@@ -131,7 +131,7 @@ def test_the_description_can_be_replaced(folder: Path) -> None:
         override(classifier, labels=["a", "b"])
 
 
-def test_what_differs_from_model_toml_is_said(folder: Path) -> None:
+def test_differences_from_model_toml_are_reported(folder: Path) -> None:
     """Training used the centre of each picture; these options differ from it."""
     classifier = load_classifier(folder)
     assert not classifier.notes
@@ -177,7 +177,7 @@ def test_labels_that_several_classes_have(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "../net.xmodel", "pipe"])
-def test_checksums_of_what_is_no_file_of_the_model(folder: Path, name: str) -> None:
+def test_checksums_of_files_outside_the_model(folder: Path, name: str) -> None:
     os.mkfifo(folder / "pipe")
     (folder / "model.toml").write_text(WHOLE + f'[checksums]\n"{name}" = "{"0" * 64}"\n')
     with pytest.raises(ModelError, match=r"model's directory|not a regular file"):

@@ -43,7 +43,7 @@ def _write(path: Path) -> None:
     output.close()
 
 
-def test_terminal_lines_are_aligned_and_show_what_is_wrong() -> None:
+def test_terminal_lines_are_aligned_and_mark_wrong_classes() -> None:
     text = io.StringIO()
     terminal = Lines(label_width=3, file=text)
     for result in [_results()[1], *_results()]:
@@ -259,7 +259,7 @@ def test_an_old_video_stays_where_nothing_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "old.mp4").read_text() == "precious"
 
 
-def test_an_unwritable_place_is_told_before_the_run(tmp_path: Path) -> None:
+def test_an_unwritable_place_is_reported_before_the_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"Not a directory|File exists"):
         open_output(f"{tmp_path / 'file' / 'seen'}/")

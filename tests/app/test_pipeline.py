@@ -129,7 +129,7 @@ def test_slow_outputs_slow_the_reader(classifier: Classifier) -> None:
 
 
 @read_or_at_hand
-def test_stop_finishes_what_is_under_way(classifier: Classifier, at_hand: bool) -> None:
+def test_stop_finishes_started_jobs(classifier: Classifier, at_hand: bool) -> None:
     source = Synthetic(10_000, at_hand=at_hand)
     results: list[Result] = []
 
@@ -167,7 +167,7 @@ def test_the_limit_counts_frames(classifier: Classifier, at_hand: bool) -> None:
 
 
 @read_or_at_hand
-def test_a_source_that_breaks_off_is_told_behind_its_frames(
+def test_a_broken_source_is_reported_after_its_frames(
     classifier: Classifier, at_hand: bool
 ) -> None:
     class Breaking(Synthetic):
@@ -508,7 +508,7 @@ def test_runners_that_only_fail_are_given_up(classifier: Classifier, flaky: Flak
     assert "DPU timeout" in str(pipeline.error)
 
 
-def test_runners_that_cannot_be_made_anew_are_given_up(
+def test_runners_that_cannot_be_replaced_are_abandoned(
     classifier: Classifier, flaky: Flaky
 ) -> None:
     lanes = _lanes(classifier, 2)

@@ -20,7 +20,7 @@ from tutelage.core.fixed_point import dequantise
     count=st.integers(1, 5),
     fix_point=st.integers(-6, 12),
 )
-def test_integers_give_the_labels_of_the_values_they_stand_for(
+def test_integers_give_the_labels_of_their_values(
     scores: list[int], activation: str, count: int, fix_point: int
 ) -> None:
     labels = [str(i) for i in range(len(scores))]

@@ -147,7 +147,7 @@ def test_a_glob_and_a_file_url(tmp_path: Path) -> None:
     assert frame.name == "b.png"
 
 
-def test_a_video_that_holds_less_than_it_announces_is_told(tmp_path: Path) -> None:
+def test_a_video_shorter_than_announced_is_reported(tmp_path: Path) -> None:
     path = _video(tmp_path / "walk.avi", 40)
     data = bytearray(path.read_bytes())
     half = data.rfind(b"00dc", 0, len(data) // 2)
@@ -219,7 +219,7 @@ def test_a_jpeg_that_is_cut_off_ends_where_the_next_begins() -> None:
     assert found == [first[:-30], second] and splitter.rest() == third[:50]
 
 
-def test_endless_headers_are_no_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_headers_are_not_a_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tutelage.app.sources.jpeg_stream.LARGEST_JPEG", 10_000)
     splitter = JpegSplitter()
     assert list(splitter.feed(b"\xff\xd8")) == []
@@ -236,7 +236,7 @@ def test_a_fill_byte_does_not_cut_a_jpeg_off() -> None:
         decode_image(data[:-10])
 
 
-def test_an_image_that_stands_for_gigabytes_is_refused(tmp_path: Path) -> None:
+def test_a_small_image_file_of_gigabytes_is_refused(tmp_path: Path) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         checksum = zlib.crc32(kind + data).to_bytes(4, "big")
         return len(data).to_bytes(4, "big") + kind + data + checksum
@@ -283,7 +283,7 @@ def test_a_thumbnail_does_not_end_its_jpeg() -> None:
     assert list(JpegSplitter().feed(whole)) == [whole]
 
 
-def test_endless_data_is_no_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_data_is_not_a_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tutelage.app.sources.jpeg_stream.LARGEST_JPEG", 10_000)
     splitter = JpegSplitter()
     assert list(splitter.feed(b"\xff\xd8\xff\xda\x00\x02")) == []

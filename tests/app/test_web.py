@@ -118,7 +118,7 @@ def test_addresses(text: str, address: tuple[str, int]) -> None:
 @pytest.mark.parametrize(
     "text", ["65536", ":x", "::1", "[::1", "[localhost]:1", "http://a:1", "a:b:c", "a:²"]
 )
-def test_wrong_addresses_are_told_in_one_line(text: str) -> None:
+def test_wrong_addresses_are_reported_in_one_line(text: str) -> None:
     with pytest.raises(ValueError, match=re.escape(text)) as caught:
         parse_address(text)
     assert "\n" not in str(caught.value)
@@ -237,7 +237,7 @@ def test_idle_connections_do_not_take_the_places_of_readers() -> None:
             each.close()
 
 
-def test_a_reader_among_many_who_come_at_once_is_answered() -> None:
+def test_one_of_many_simultaneous_readers_is_answered() -> None:
     with served(token="key of a service") as web:
         loop, go_on = web._server._loop, threading.Event()
         assert loop is not None
@@ -323,7 +323,7 @@ def test_a_token_that_others_can_read_or_replace_is_refused(tmp_path: Path, mode
 @pytest.mark.parametrize(
     "text", ["", "short", "x" * 257, "0123456789 abcdefgh", "0123456789abcdé€"]
 )
-def test_what_is_no_token_is_refused(tmp_path: Path, text: str) -> None:
+def test_an_invalid_token_is_rejected(tmp_path: Path, text: str) -> None:
     path = tmp_path / "token"
     path.write_text(text)
     path.chmod(0o600)
@@ -494,7 +494,7 @@ def test_gauges_may_do_anything() -> None:
     assert row["cpu_percent"] is None and row["queues"]["done"] is None
 
 
-def test_long_and_hostile_labels_and_facts_that_are_no_json() -> None:
+def test_long_and_hostile_labels_and_facts_that_are_not_json() -> None:
     facts = {"scale": float("nan"), "made": time, "path": [1.5]}
     with served(facts=facts) as web:
         web.add(result(0, "x" * 5000))
@@ -612,7 +612,7 @@ def test_sizes_for_the_page(shape: tuple[int, int], shown: tuple[int, int]) -> N
     assert _decoded(data).shape[:2] == shown
 
 
-def test_what_is_no_image_is_no_jpeg() -> None:
+def test_data_that_is_not_an_image_is_rejected() -> None:
     assert encode(np.zeros((0, 5, 3), np.uint8)) is None
     assert encode(np.zeros((4, 5, 7), np.uint8)) is None
 
@@ -721,7 +721,7 @@ def test_old_recordings_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
 # The end
 
 
-def test_closing_ends_every_stream_at_once() -> None:
+def test_closing_ends_every_stream_immediately() -> None:
     with served() as web:
         web.add(result(0))
         threads = threading.active_count()
@@ -839,7 +839,7 @@ def test_no_path_leads_out(output: WebOutput, place: str, step: str) -> None:
             assert headers["x-content-type-options"] == "nosniff"
 
 
-def test_a_number_without_end_is_no_recording(
+def test_an_endless_number_is_not_a_recording(
     output: WebOutput, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert ask(output, f"/recordings/{'9' * 5000}.csv")[0] == 404
@@ -853,7 +853,7 @@ def test_methods_that_nobody_asked_for(output: WebOutput) -> None:
             assert ask(output, path, method, POST)[0] in (400, 404, 405), (method, path)
 
 
-def test_the_answer_does_not_tell_what_serves_it(output: WebOutput) -> None:
+def test_the_answer_does_not_name_the_server(output: WebOutput) -> None:
     _, headers, _ = ask(output, "/")
     assert "server" not in headers and "x-powered-by" not in headers
     assert headers["cross-origin-resource-policy"] == "same-origin"

@@ -178,7 +178,7 @@ def test_the_page_shows_the_run(browser: Browser) -> None:
         watched.assert_clean(web)
 
 
-def test_a_page_that_is_opened_late_has_charts_at_once(browser: Browser) -> None:
+def test_a_page_opened_late_has_charts_immediately(browser: Browser) -> None:
     with served(gauges=dict) as web:
         for second in range(30):
             for index in range(20):
@@ -307,7 +307,7 @@ def test_axe_finds_no_fault(browser: Browser, width: int, scheme: str) -> None:
         assert [(fault["id"], fault["nodes"]) for fault in found_faults] == []
 
 
-def test_names_of_strangers_are_text(browser: Browser) -> None:
+def test_untrusted_names_are_text(browser: Browser) -> None:
     evil = "<img src=x onerror=alert(1)>"
     facts = {"model": {"name": evil, evil: f"<script>{evil}</script>"}, "provider": evil}
     with served(facts=facts, gauges=lambda: {"watts": {evil: 1.0}}) as web:
@@ -489,7 +489,7 @@ def test_the_picture_fills_the_screen_with_its_label(browser: Browser) -> None:
         watched.assert_clean(web)
 
 
-def test_a_failed_frame_is_told(browser: Browser) -> None:
+def test_a_failed_frame_is_reported(browser: Browser) -> None:
     with served() as web, Watched(browser) as watched:
         web.add(result(0, error="image file is cut off"))
         watched.page.goto(web.url)
@@ -689,7 +689,7 @@ def test_the_page_finds_a_server_that_was_away(browser: Browser) -> None:
         assert [text for text in watched.errors if not BROKEN_OFF.search(text)] == []
 
 
-def test_the_next_run_with_another_token_is_told(browser: Browser) -> None:
+def test_the_page_reports_a_next_run_with_another_token(browser: Browser) -> None:
     with served(token="one") as web, Watched(browser) as watched:
         watched.page.goto(web.url)
         expect(watched.page.locator("#state")).to_contain_text("live")

@@ -44,7 +44,7 @@ def _run(*parts: Part, limit: float = 100) -> tuple[Run, list[str]]:
     return run_parts(parts, DEFAULT, limit, progress), text.getvalue().splitlines()
 
 
-def test_what_stops_a_part_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_part_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     run, lines = _run(
         _Made("one", CannotRun("needs qemu")),
         _Made("two", ValueError("a fault")),
@@ -144,7 +144,7 @@ def test_worse_and_better_beyond_the_spread() -> None:
     assert set(compare(now, {**HERE, "cpu": "B"}, then)) == set(changes) - {"x_ms"}
 
 
-def test_what_is_kept_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_figures_are_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "FOLDER", tmp_path / "kept")
     assert kept.read() is None
     runs = [{"a": {"b_ms": value, "name": "text"}} for value in (1.0, 1 / 3, 2.0)]

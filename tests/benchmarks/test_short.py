@@ -64,7 +64,7 @@ def test_every_section_has_figures(repo_root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_prints_what_is_finished(repo_root: Path) -> None:
+def test_ctrl_c_prints_finished_results(repo_root: Path) -> None:
     command = _command("--json", "power", "application")
     with subprocess.Popen(command, cwd=repo_root, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           text=True, start_new_session=True) as process:  # fmt: skip

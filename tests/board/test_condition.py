@@ -50,7 +50,7 @@ def _cpus(sysfs: Path, governor: str = "performance", khz: int = 1199999) -> Non
         _write(folder / "cpuinfo_max_freq", "1200000")
 
 
-def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
+def test_a_machine_without_readings(tmp_path: Path) -> None:
     watch = ConditionWatch(tmp_path, tmp_path)
     reading = watch.read()
     assert watch.governor() is None and watch.highest_clock_mhz() is None
@@ -90,7 +90,7 @@ def test_an_x86_processor_counts_its_throttling(tmp_path: Path) -> None:
     assert watch.read().throttled is False
 
 
-def test_other_work_is_what_others_run_and_not_what_the_kernel_does(tmp_path: Path) -> None:
+def test_other_work_excludes_the_kernels(tmp_path: Path) -> None:
     """A DPU's driver runs in kernel threads and interrupts, which belong to no process."""
     _write(tmp_path / "stat", TICKS.format(user=1000, system=500, softirq=0, steal=10))
     watch = ConditionWatch(tmp_path, tmp_path)
@@ -104,7 +104,7 @@ def test_other_work_is_what_others_run_and_not_what_the_kernel_does(tmp_path: Pa
 
 
 @pytest.mark.parametrize("text", ["", "cpu", "cpu 1 2 3", "intr 1 2 3 4 5 6 7 8 9 10"])
-def test_a_kernel_that_counts_otherwise_tells_nothing_of_others(tmp_path: Path, text: str) -> None:
+def test_another_kernel_counter_says_nothing_of_others(tmp_path: Path, text: str) -> None:
     _write(tmp_path / "stat", text)
     reading = ConditionWatch(tmp_path, tmp_path).read()
     assert reading.other_cores is reading.kernel_cores is reading.stolen_cores is None
@@ -177,7 +177,7 @@ def test_the_temperature_of_a_thermal_zone(tmp_path: Path, monkeypatch: pytest.M
     assert watch.read().temperature_c is None
 
 
-def test_files_that_vanish_or_are_no_numbers_are_not_told(tmp_path: Path) -> None:
+def test_files_that_vanish_or_are_not_numbers_are_not_reported(tmp_path: Path) -> None:
     _cpus(tmp_path)
     watch = ConditionWatch(tmp_path, tmp_path)
     for core in range(2):
@@ -215,7 +215,7 @@ def test_cpus_with_one_clock_are_read_once(tmp_path: Path) -> None:
         ({"wall_offset_s": 0.4}, ""),
     ],
 )
-def test_what_speaks_against_figures(changes: dict[str, object], name: str) -> None:
+def test_concerns_about_figures(changes: dict[str, object], name: str) -> None:
     readings = _reading(), _reading(**changes), _reading(**changes)
     assert _names(*readings) == ([name] if name else [])
 
@@ -233,7 +233,7 @@ def test_a_clock_that_was_set_and_set_back_was_set() -> None:
     assert wall_clock_step(readings) == -3600.0 and wall_clock_step([]) == 0.0
 
 
-def test_a_processor_that_tells_of_heat_itself_may_run_below_its_highest_clock() -> None:
+def test_a_processor_that_reports_throttling_may_run_below_its_highest_clock() -> None:
     """On a PC, the highest clock is that of one busy core, which several never reach."""
     assert _names(_reading(throttled=False, clock_mhz=900.0)) == []
 

@@ -44,9 +44,7 @@ def test_jobs_in_flight_keep_their_own_buffers(fake_board: Path, fake_model: Pat
     assert [int(logits.argmax()) for logits in kept] == [5, 4, 3, 2]
 
 
-def test_the_dpus_integers_are_what_the_output_is_converted_from(
-    fake_board: Path, fake_model: Path
-) -> None:
+def test_the_output_is_converted_from_the_dpus_integers(fake_board: Path, fake_model: Path) -> None:
     model = dpu.load(fake_model)
     assert model.integers == dpu.TensorInfo("down_tensor", (1, 10), 2)
     runner = model.runner()
@@ -57,7 +55,7 @@ def test_the_dpus_integers_are_what_the_output_is_converted_from(
     np.testing.assert_array_equal(integers / np.float32(4), runner.run(_image(3)))
 
 
-def test_where_more_is_computed_there_are_no_integers(fake_board: Path, fake_model: Path) -> None:
+def test_without_integers_where_more_is_computed(fake_board: Path, fake_model: Path) -> None:
     model = dpu.load(fake_model.rename(fake_model.with_name("cpu.xmodel")))
     assert model.integers is None
     with pytest.raises(ValueError, match="computed on the CPU"):

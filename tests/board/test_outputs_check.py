@@ -89,7 +89,7 @@ def test_a_flipped_bit_ends_it(
     assert capsys.readouterr().err == f"outputs_check: {line}\n"
 
 
-def test_a_difference_that_only_jobs_at_once_show(
+def test_a_difference_that_only_concurrent_jobs_show(
     check: Callable[..., tuple[int, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, running, lock = _own_run(), [0], threading.Lock()

@@ -245,7 +245,7 @@ def test_a_vart_conf_that_cannot_be_read(board: Board, capsys: pytest.CaptureFix
 # -- check ------------------------------------------------------------------------------------
 
 
-def test_check_tells_everything_and_changes_nothing(
+def test_check_reports_everything_and_changes_nothing(
     board: Board, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = board.snapshot()
@@ -324,7 +324,7 @@ def test_models_are_checked_before_anything_is_loaded(
     assert "none.xmodel: no such file" in capsys.readouterr().err and board.calls == 1
 
 
-def test_a_dpu_that_nobody_knows_is_told(
+def test_an_unknown_dpu_is_reported(
     fake_model: Path, fingerprint: dict[str, int | None], tmp_path: Path
 ) -> None:
     site = site_of("ultra96v2", tmp_path)
@@ -376,7 +376,7 @@ def test_xdputil_that_hangs(board: Board, monkeypatch: pytest.MonkeyPatch) -> No
     assert query_fingerprint() is None
 
 
-def test_what_the_dpu_tells_wins(
+def test_the_dpus_fingerprint_takes_precedence(
     board: Board, fake_model: Path, fingerprint: dict[str, int | None],
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip

@@ -301,7 +301,7 @@ def test_a_slow_bus_lowers_the_rate_of_the_side_rails_only(
 
 
 @given(st.floats(0.05, 5), st.floats(0, 10))
-def test_the_error_bar_covers_what_lies_between_readings_in_turn(
+def test_the_error_bar_covers_the_time_between_alternating_readings(
     period: float, shift: float
 ) -> None:
     """A power that jumps rarely: between two readings it equals one or the other."""
@@ -544,7 +544,7 @@ def test_a_sensor_that_vanishes_comes_back_under_another_number(tmp_path: Path) 
     power.close()
 
 
-def test_a_file_that_is_replaced_is_opened_anew(tmp_path: Path) -> None:
+def test_a_replaced_file_is_opened_again(tmp_path: Path) -> None:
     """Here the old file stays readable, and would repeat its last value."""
     hwmon = _hwmon_tree(tmp_path)
     twelve = next(p for p in hwmon.iterdir() if (p / "name").read_text() == "ina226\n")
@@ -575,7 +575,7 @@ def test_a_bus_error_is_a_missing_reading(tmp_path: Path) -> None:
     assert figures["INT"].joules is not None
 
 
-def test_a_file_that_tells_other_than_pynq_is_given_up(tmp_path: Path) -> None:
+def test_a_file_that_contradicts_pynq_is_abandoned(tmp_path: Path) -> None:
     _hwmon_tree(tmp_path)
     clock = Clock()
     power = open_power("hwmon", sysfs=tmp_path, clock=clock)
@@ -622,7 +622,7 @@ power.close()
 """
 
 
-def test_a_process_that_was_stopped_tells_of_it(tmp_path: Path, repo_root: Path) -> None:
+def test_a_stopped_process_reports_it(tmp_path: Path, repo_root: Path) -> None:
     _hwmon_tree(tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(repo_root)}
     command = [sys.executable, "-c", STOPPED, str(tmp_path)]
@@ -713,7 +713,7 @@ def test_rapl_counts_on_when_its_counter_wraps(
     assert figures.flagged == 0
 
 
-def test_rapl_tells_that_only_root_may_read(tmp_path: Path) -> None:
+def test_rapl_reports_that_only_root_may_read(tmp_path: Path) -> None:
     counter = _zone(tmp_path, "intel-rapl:0", "package-0", 0) / "energy_uj"
     counter.chmod(0)
     scratch = Path(tempfile.gettempdir())
@@ -798,7 +798,7 @@ def test_wrong_use() -> None:
 # ---- a with block -------------------------------------------------------------------------------
 
 
-def test_a_with_block_measures_what_runs_in_it() -> None:
+def test_a_with_block_measures_its_body() -> None:
     source = Scripted(Clock(), lambda _: 12.5, Rail("12V", 0.025, 60.0), counts=False)
     closed: list[bool] = []
     source.close = lambda: closed.append(True)  # type: ignore[method-assign]

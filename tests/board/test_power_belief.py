@@ -101,7 +101,7 @@ def _strip(sysfs: Path) -> Path:
     return _platform(sysfs)
 
 
-def test_it_is_known_by_its_name_where_there_is_no_device_tree(tmp_path: Path) -> None:
+def test_it_is_recognised_by_its_name_without_a_device_tree(tmp_path: Path) -> None:
     write_sensors(tmp_path, "iio-hwmon")
     (_strip(tmp_path) / "name").write_text("ina226_u183\n")
     Sensors(tmp_path).set_reading("12V", "power", 0)
@@ -166,7 +166,7 @@ def _without_device(sysfs: Path) -> None:
         ("iio-hwmon", _without_device, "no ina226 at 0x40 in "),
     ],
 )
-def test_what_to_look_at_is_said_where_it_is_missing(
+def test_a_missing_sensor_is_reported_with_a_remedy(
     tmp_path: Path, form: str, change: Callable[[Path], None], said: str
 ) -> None:
     write_sensors(tmp_path, form)
@@ -230,7 +230,7 @@ def test_without_a_believable_product_nothing_is_measured(
     power.close()
 
 
-def test_a_zero_without_volts_and_amperes_is_no_power_either(tmp_path: Path) -> None:
+def test_a_zero_without_volts_and_amperes_is_not_a_power_either(tmp_path: Path) -> None:
     write_sensors(tmp_path)
     sensors = Sensors(tmp_path)
     for kind in ("in", "curr"):
@@ -255,7 +255,7 @@ def test_less_than_the_published_idle_is_used_and_doubted(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("form", ["ina226", "iio-hwmon"])
-def test_a_wrong_shunt_is_no_measurement(tmp_path: Path, form: str) -> None:
+def test_a_wrong_shunt_is_not_a_measurement(tmp_path: Path, form: str) -> None:
     """The drivers' default is 10 milliohms; V, A and W then agree with each other."""
     write_sensors(tmp_path, form)
     Sensors(tmp_path).set_power("12V", 9.5)
@@ -339,7 +339,7 @@ def test_less_than_the_board_can_take_is_never_a_measurement(
     assert belief.basis == NOTHING or (belief.basis == PRODUCT and volts * amps >= 8.4)
 
 
-def test_a_change_between_two_readings_is_no_finding() -> None:
+def test_a_change_between_two_readings_is_not_a_finding() -> None:
     belief = Belief(PROFILE, TWELVE, "a sensor")
     for _ in range(10):
         belief.look(12.0, 1.7, [14.0, 20.4])  # the load changed in between
@@ -382,9 +382,7 @@ exec "$2" -c "$3"
 
 
 @pytest.mark.parametrize("form", INA226_FORMS)
-def test_the_real_pynq_and_what_it_has_no_name_for(
-    tmp_path: Path, repo_root: Path, form: str
-) -> None:
+def test_the_real_pynq_and_rails_without_a_name(tmp_path: Path, repo_root: Path, form: str) -> None:
     """PYNQ's configuration names the chip at i2c-5 0x40, which iio-hwmon's device is not."""
     if os.geteuid() != 0 or not shutil.which("unshare"):
         pytest.skip("needs root and unshare")

@@ -35,7 +35,7 @@ def _burn(seconds: float) -> None:
 
 
 @needs_psutil
-def test_tells_cpu_and_memory_of_the_process() -> None:
+def test_reports_cpu_and_memory_of_the_process() -> None:
     monitor = SystemMonitor()
     start = time.monotonic()
     _burn(0.3)
@@ -102,7 +102,7 @@ def test_takes_another_sensor_where_the_processor_has_none(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("no_sensors")
-def test_no_sensor_is_no_temperature(tmp_path: Path) -> None:
+def test_without_a_sensor_there_is_no_temperature(tmp_path: Path) -> None:
     monitor = SystemMonitor(tmp_path)
     assert monitor.read()["temperature_c"] is None and monitor.temperature_source is None
     assert monitor.report()["temperature_max_c"] is None

@@ -25,9 +25,7 @@ def _field(number: int, payload: bytes) -> bytes:
         (_field(5, b"") * 1_000_000, "more than 100000 parts"),
     ],
 )
-def test_says_what_is_wrong_with_a_file(
-    tmp_path: Path, content: bytes, problem: str | None
-) -> None:
+def test_a_wrong_file_is_explained(tmp_path: Path, content: bytes, problem: str | None) -> None:
     path = tmp_path / "x.xmodel"
     path.write_bytes(content)
     found = problem_of(path)

@@ -52,13 +52,13 @@ def test_the_zcu104_is_complete() -> None:
 
 
 @pytest.mark.parametrize("board", ["zcu102", "kv260", "ultra96v2"])
-def test_what_is_not_sure_is_left_out(board: str) -> None:
+def test_uncertain_facts_are_left_out(board: str) -> None:
     profile = load_profile(board)
     assert profile.dpu_clock_mhz is None
     assert (profile.rails, profile.total_rail, profile.hazards) == ((), None, ())
 
 
-def test_a_shared_fingerprint_is_told_by_the_usual_board() -> None:
+def test_a_shared_fingerprint_names_the_usual_board() -> None:
     assert 0x101000016010407 in load_profile("kv260").fingerprints
     assert describe_target("DPUCZDX8G_ISA1_B4096", 0x101000016010407) == "ZCU104, Vitis AI 2.x"
 
@@ -112,7 +112,7 @@ def test_the_keys_that_the_workstation_reads() -> None:
     assert load_profile("ultra96v2").compiler is None and load_profile("kv260").image is None
 
 
-def test_threads_that_can_brown_the_board_out_are_told() -> None:
+def test_threads_that_can_brown_the_board_out_are_reported() -> None:
     profile = load_profile("zcu104")
     (line,) = thread_advice(profile, "ZynqMP ZCU104 RevC", threads=4)
     assert "dpu_sw_optimize.sh" in line and line.endswith("--threads 1")

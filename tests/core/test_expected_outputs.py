@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_is_written_is_read(folder: Path) -> None:
+def test_expected_outputs_are_read_back(folder: Path) -> None:
     found = read_expected(folder)
     assert (found.model_sha256, found.compiler, found.names) == (
         "ab",

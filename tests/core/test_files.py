@@ -29,7 +29,7 @@ def test_files_up_to_the_bound_and_one_byte_of_larger_ones(size: int, tmp_path: 
     assert read_bounded(tmp_path / "a", 10) == content[:11]
 
 
-def test_devices_and_pipes_that_tell_no_size(tmp_path: Path) -> None:
+def test_devices_and_pipes_without_a_size(tmp_path: Path) -> None:
     assert read_bounded(Path("/dev/zero"), 10) == bytes(11)
     assert read_bounded(Path("/dev/null"), 10) == b""
     os.mkfifo(tmp_path / "pipe")

@@ -41,7 +41,7 @@ def test_halves_are_rounded_up_and_values_beyond_int8_saturate() -> None:
 
 
 @given(values=st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1), point=POINTS)
-def test_float64_gives_what_exact_fractions_give(values: list[float], point: int) -> None:
+def test_float64_equals_exact_fractions(values: list[float], point: int) -> None:
     half = Fraction(1, 2)
     rounded = [math.floor(Fraction(value) * Fraction(2) ** point + half) for value in values]
     wanted = [max(INT8_MIN, min(INT8_MAX, integer)) for integer in rounded]

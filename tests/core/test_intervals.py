@@ -69,7 +69,7 @@ def _p90(values: np.ndarray) -> float:
     return float(np.percentile(values, 90))
 
 
-def test_intervals_cover_what_they_should() -> None:
+def test_intervals_have_their_coverage() -> None:
     """For an AR(1) process (0.8), the coverage of mean and percentile is near 95 %."""
     rng, hits = np.random.default_rng(1), np.zeros(2)
     rounds, length, memory = 300, 4000, 0.8
@@ -87,7 +87,7 @@ def test_intervals_cover_what_they_should() -> None:
     assert (hits / rounds > 0.89).all() and (hits / rounds < 0.99).all()
 
 
-def test_what_has_no_interval() -> None:
+def test_values_without_an_interval() -> None:
     assert sectioned_figure(None, [1.0] * 20, "ms") == Figure(unit="ms")
     assert sectioned_figure(1.0, [1.0] * 19 + [None]) == Figure(1.0, n=1)
     assert sectioned_figure(1.0, []).half_width is None
@@ -138,7 +138,7 @@ def test_the_coverage_is_that_of_all_outcomes(count: int) -> None:
         assert median_coverage(count, rank) == pytest.approx(good / 2**count)
 
 
-def test_what_was_not_measured_stays_so() -> None:
+def test_unmeasured_stays_unmeasured() -> None:
     assert median_figure([]) == median_figure([None, math.nan]) == Figure()
     assert median_figure([None, 2.0], "ms") == Figure.around(2.0, unit="ms")
     assert ratio(median_figure([]), Figure.around(1.0)).value is None

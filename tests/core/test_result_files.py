@@ -87,7 +87,7 @@ def test_runs_that_are_none(tmp_path: Path, changes: dict[str, Any], says: str) 
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, "\0", '{"state": 1}'])
-def test_files_that_are_no_results(tmp_path: Path, text: str) -> None:
+def test_files_that_are_not_results(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(ResultsError, match="not a measured run: "):
         read_run(tmp_path)

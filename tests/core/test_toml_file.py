@@ -42,7 +42,7 @@ def test_tables_are_sections_behind_plain_values() -> None:
     assert text == 'b = 1\n\n[a]\n"x y" = [1.5, true]\n\n[c]\nd = { e = "f" }\n'
 
 
-def test_what_toml_does_not_have() -> None:
+def test_values_that_toml_does_not_have() -> None:
     with pytest.raises(TypeError, match="TOML does not support NoneType"):
         to_toml({"a": None})
 

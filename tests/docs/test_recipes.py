@@ -52,7 +52,7 @@ def test_their_tests_hold(copy: Path) -> None:
     assert "Plain" in (copy / "host/networks/catalogue.py").read_text()
 
 
-def test_what_they_show_is_in_the_houses_form(copy: Path) -> None:
+def test_their_examples_are_formatted_and_linted(copy: Path) -> None:
     pytest.importorskip("ruff", reason="needs ruff, of the set `lint`")
     new = sorted(b.file for b in RECIPES if b.file and b.file.endswith(".py"))
     for command in (["ruff", "format", "--check"], ["ruff", "check"]):

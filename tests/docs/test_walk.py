@@ -44,7 +44,7 @@ def _belongs(command: Command, table: dict[str, str]) -> str | None:
 WALKED = [c for c in _all() if _belongs(c, GATE) is None and _belongs(c, ELSEWHERE) is None]
 
 
-def test_what_is_not_walked_runs_somewhere_else() -> None:
+def test_commands_not_walked_run_elsewhere() -> None:
     gate = (ROOT / ".ci/run").read_text()
     for command in _all():
         if words := _belongs(command, GATE):
@@ -158,7 +158,7 @@ def _wait_for(url: str, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.docs
 @pytest.mark.parametrize("start", SHOWN)
-def test_an_output_is_what_its_command_prints(start: str, reader: Reader) -> None:
+def test_an_output_equals_its_commands(start: str, reader: Reader) -> None:
     """The words of each shown line appear in order in one line of the output.
 
     A shown table may omit columns. Numbers that depend on the machine may have any value.

@@ -89,7 +89,7 @@ def test_compiled_they_are_amds_too(shared_dir: Path, name: str) -> None:
         np.testing.assert_array_equal(found, y, err_msg=engine)
 
 
-def test_our_compiled_file_gives_what_amds_does(shared_dir: Path) -> None:
+def test_our_compiled_file_equals_amds(shared_dir: Path) -> None:
     """One network quantised by AMD's tools, compiled by them and by the emulator's compiler."""
     folder = shared_dir / "models" / "corpus"
     ours = load_engine(compile_graph(Graph.deserialize(folder / "mnist_cnn_quantised.xmodel")))
@@ -143,9 +143,7 @@ def test_a_batch_is_its_images_one_by_one(shared_dir: Path) -> None:
     [("lin", "matmul"), ("lin", "mul"), ("near", "resize"),
      ("dwtconv", "transposed-depthwise-conv2d")],
 )  # fmt: skip
-def test_what_is_proven_exact_runs_in_the_fast_graph(
-    shared_dir: Path, name: str, kind: str
-) -> None:
+def test_ops_proven_exact_run_in_the_fast_graph(shared_dir: Path, name: str, kind: str) -> None:
     engine = _load(name, "fast").engine
     assert isinstance(engine, FastEngine)
     lowered = {op.get_type() for stage in engine.stages if stage.lowered for op in stage.steps}

@@ -435,7 +435,7 @@ def test_averages_of_large_maps(size: tuple[int, int]) -> None:
         ((3, 1), (4, 4), (1, 3, 1, 0)),
     ],
 )
-def test_windows_that_lie_in_the_padding(
+def test_windows_inside_the_padding(
     kind: str, kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int, ...]
 ) -> None:
     """-128 for a maximum and 0 for an average; a DPU's windows begin on the map."""

@@ -98,7 +98,7 @@ def test_wrong_arrays(
     assert words in capsys.readouterr().err
 
 
-def test_what_is_no_array(
+def test_files_that_are_not_arrays(
     demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, out = tmp_path / "in.npy", str(tmp_path / "o.npy")
@@ -169,7 +169,7 @@ def test_a_reader_that_goes_away(demo_model: Path, repo_root: Path) -> None:
     assert done.stdout == "{\n" and done.stderr == ""
 
 
-def test_what_run_leaves_out_is_reported(
+def test_outputs_that_run_omits_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = QuantisedModel("two")

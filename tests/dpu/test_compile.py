@@ -78,7 +78,7 @@ def test_pointpillars_layers_are_amds(pillars: tuple[Graph, Graph, Graph]) -> No
 
 
 @pytest.mark.slow
-def test_pointpillars_gives_what_amds_file_gives(pillars: tuple[Graph, Graph, Graph]) -> None:
+def test_pointpillars_equals_amds_file(pillars: tuple[Graph, Graph, Graph]) -> None:
     plugins, results = load_plugins(PLUGINS), []
     for graph in pillars[1:]:
         model = load_engine(graph, "fast", plugins)
@@ -90,7 +90,7 @@ def test_pointpillars_gives_what_amds_file_gives(pillars: tuple[Graph, Graph, Gr
         np.testing.assert_array_equal(array, results[1][channels])
 
 
-def test_what_stays_on_the_cpu_is_told(pillars: tuple[Graph, Graph, Graph]) -> None:
+def test_layers_left_to_the_cpu_are_reported(pillars: tuple[Graph, Graph, Graph]) -> None:
     reasons = on_cpu(pillars[0])
     assert sorted(reasons.values()) == [
         "the DPU has no PPScatterV2",
@@ -127,7 +127,7 @@ def test_quantised_compiled_and_built_are_one_function(case: tuple[Any, np.ndarr
 
 @given(networks(Twins))
 @settings(max_examples=20, deadline=None)
-def test_what_is_legal_runs_on_the_dpu_alone(case: tuple[Any, np.ndarray]) -> None:
+def test_legal_networks_run_on_the_dpu_alone(case: tuple[Any, np.ndarray]) -> None:
     (_, quantised), _ = case
     devices = [device for device, _ in _stretches(compile_graph(quantised))]
     assert devices == ["CPU", "DPU", "USER"] and not on_cpu(quantised)
@@ -211,7 +211,9 @@ LEGAL: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "options"), LEGAL, ids=str)
-def test_what_the_zcu104s_target_takes_is_compiled(kind: str, options: dict[str, Any]) -> None:
+def test_layers_allowed_by_the_zcu104s_target_are_compiled(
+    kind: str, options: dict[str, Any]
+) -> None:
     """Limits of the target's description (AMD's target_factory); values of the quantised file."""
     graph = _layer(kind, **dict(options))
     compiled = compile_graph(graph)
@@ -256,7 +258,7 @@ def test_a_value_that_is_read_before_and_behind_the_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "options", "reason"), ILLEGAL)
-def test_what_it_does_not_take_stays_on_the_cpu(
+def test_unsupported_layers_stay_on_the_cpu(
     kind: str, options: dict[str, Any], reason: str
 ) -> None:
     graph = _layer(kind, **dict(options))

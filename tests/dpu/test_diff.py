@@ -70,7 +70,7 @@ def test_weights_that_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ({"pool": 3}, "kernel"),
     ],
 )
-def test_what_may_differ(
+def test_differences_that_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], what: str
 ) -> None:
     a, b = _network(tmp_path / "a.xmodel"), _network(tmp_path / "b.xmodel", **changes)
@@ -88,7 +88,7 @@ def test_layers_that_one_file_lacks(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "only in A: pool-fix pool" in capsys.readouterr().out
 
 
-def test_a_quantised_file_and_what_it_was_compiled_to(
+def test_a_quantised_file_and_its_compiled_form(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quantised = small_network()
@@ -111,7 +111,7 @@ def test_a_quantised_file_and_what_it_was_compiled_to(
     assert status == 1 and [(w["count"], w["largest"]) for w in found["weights"]] == [(1, 1.0)]
 
 
-def test_other_connections_are_no_equal_network(
+def test_other_connections_are_another_network(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = []

@@ -89,7 +89,7 @@ def test_the_pools_factors() -> None:
             assert found / 2**shift == numerator / denominator
 
 
-def test_bounds_that_are_told() -> None:
+def test_documented_bounds() -> None:
     assert (xmodel.MAX_FILE_BYTES, xmodel.MAX_FIELDS) == (1 << 30, 1_000_000)
     assert (tensor.MAX_ELEMENTS, tensor.MAX_RANK) == (2**29, 8)
     assert MAX_SHIFT == 16 and least_bias_shift(3) == -(24 - (8 + 3))

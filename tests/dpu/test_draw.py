@@ -94,7 +94,7 @@ def test_nothing_to_draw() -> None:
     assert layout.corners == {} and layout.lines == []
 
 
-def test_names_from_strangers_stay_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_untrusted_names_stay_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = CompiledModel(EVIL)
     x = model.input(EVIL, (1, 2, 2, 1), 3)
     x = model.conv2d("n" + EVIL * 50, x, np.ones((1, 1, 1, 1), np.int8), 0, None, 0, 3)
@@ -113,7 +113,7 @@ def test_names_from_strangers_stay_text(tmp_path: Path, capsys: pytest.CaptureFi
     assert "\x1b" not in html.read_text() and "\x1b" not in svg.read_text()
 
 
-def test_values_stand_in_the_page(
+def test_values_are_in_the_page(
     demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.save(tmp_path / "in.npy", np.full((2, 28, 28, 1), 9.0, np.float32))
@@ -195,9 +195,7 @@ def test_as_many_layers_as_may_be_are_drawn(tmp_path: Path) -> None:
     assert len(_boxes(_draw(tmp_path / "long.xmodel", tmp_path)[0])) == draw.MAX_NODES
 
 
-def test_pictures_need_no_network_and_say_what_their_figures_are(
-    demo_model: Path, tmp_path: Path
-) -> None:
+def test_pictures_need_no_network_and_name_their_figures(demo_model: Path, tmp_path: Path) -> None:
     for picture in _draw(demo_model, tmp_path):
         text = picture.read_text().replace('xmlns="http://www.w3.org/2000/svg"', "", 1)
         assert not re.search(
@@ -208,9 +206,7 @@ def test_pictures_need_no_network_and_say_what_their_figures_are(
 
 
 @pytest.mark.parametrize("name", ["pointpillars_quantized", "pointpillars_zcu104_vai25"])
-def test_what_the_dpu_does_not_compute_looks_different(
-    shared_dir: Path, tmp_path: Path, name: str
-) -> None:
+def test_layers_not_on_the_dpu_look_different(shared_dir: Path, tmp_path: Path, name: str) -> None:
     """A compiled file names the device, a quantised one leaves it to the kind of op."""
     svg = _draw(shared_dir / "models" / f"{name}.xmodel", tmp_path)[0]
     cpu = [box for box in _boxes(svg) if "cpu" in box.get("class", "").split()]

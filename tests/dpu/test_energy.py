@@ -84,7 +84,7 @@ def published_watts(shared: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row["watts"]]
 
 
-def test_published_watts_lie_within_the_estimate(repo_root: Path, tmp_path: Path) -> None:
+def test_published_watts_are_within_the_estimate(repo_root: Path, tmp_path: Path) -> None:
     rows = published_watts(repo_root.parent / "shared")
     assert len(rows) >= 8
     for row in rows:

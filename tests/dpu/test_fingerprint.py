@@ -52,7 +52,7 @@ def _path(shared_dir: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("name", [*OTHERS, *OWN_FILES])
-def test_what_the_files_say(shared_dir: Path, name: str) -> None:
+def test_fingerprints_of_the_files(shared_dir: Path, name: str) -> None:
     (number,) = fingerprints_of(Graph.deserialize(_path(shared_dir, name)))
     wanted = OTHERS.get(name) or f"{OWN}_{OWN_FILES[name]}"
     assert dpu_name(number) == wanted
@@ -63,7 +63,9 @@ def test_what_the_files_say(shared_dir: Path, name: str) -> None:
         assert array_of(number) == array_named(wanted)
 
 
-def test_the_name_in_the_file_can_lie(shared_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_name_in_the_file_can_be_wrong(
+    shared_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = _path(shared_dir, "googlenet_hash_b1152")
     assert main(["inspect", str(path)]) == 0
     assert (

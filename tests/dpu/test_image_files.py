@@ -60,7 +60,7 @@ def test_the_walk(untidy: Path) -> None:
     )
 
 
-def test_links_to_files_count_and_what_would_block_does_not(tmp_path: Path) -> None:
+def test_links_to_files_count_and_blocking_files_do_not(tmp_path: Path) -> None:
     real = _write(tmp_path / "elsewhere" / "real.png")
     folder = tmp_path / "folder"
     folder.mkdir()

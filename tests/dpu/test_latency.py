@@ -85,7 +85,7 @@ def test_faster_hardware_is_never_slower(shape: tuple[int, ...], factor: float) 
 
 
 @given(_networks, _boards)
-def test_threads_help_up_to_what_binds(shape: tuple[int, ...], board: Board) -> None:
+def test_threads_help_up_to_the_bottleneck(shape: tuple[int, ...], board: Board) -> None:
     found = predict(_network(*shape), board)
     speeds = [found.fps(n) for n in range(1, 9)]
     assert all(a <= b * (1 + 1e-9) for a, b in pairwise(speeds))
@@ -181,7 +181,7 @@ def test_weights_that_do_not_fit_twice_are_loaded_in_turn_with_computing() -> No
     assert first.seconds == pytest.approx(cycles / 300e6)
 
 
-def test_what_stays_on_the_chip() -> None:
+def test_maps_that_stay_on_the_chip() -> None:
     net = Sketch(32, 32, 128)  # 128 KiB, of 512
     a = net.conv(0, 128, 3)
     b = net.conv(a, 128, 3)  # reads a on the chip
@@ -193,7 +193,7 @@ def test_what_stays_on_the_chip() -> None:
     assert map_bytes(B4096) == 2 * group_bytes(B4096) == 2**19
 
 
-def test_what_does_not_stay_is_loaded_again() -> None:
+def test_evicted_maps_are_loaded_again() -> None:
     net = Sketch(32, 32, 256)  # 256 KiB: a group of banks
     a = net.conv(0, 256)
     b = net.conv(net.conv(a, 512), 256)  # 512 KiB between them
@@ -227,7 +227,7 @@ def test_a_pool_behind_a_concat_is_done_on_its_parts() -> None:
     assert kinds == [["conv2d"]] * 3 + [["maxpool2d"]] + [["conv2d"]] * 2
 
 
-def test_what_is_joined_goes_through_memory_and_joining_is_free() -> None:
+def test_joined_maps_go_through_memory_and_joining_is_free() -> None:
     net = Sketch(16, 16, 16)
     x = net.conv(0, 16)
     net.conv(net.concat(x, net.conv(x, 16)), 8)
@@ -351,7 +351,7 @@ def test_sums_and_products_take_the_same_in_both_forms() -> None:
     assert [prediction.left_to_cpu for prediction in found] == [[], []]
 
 
-def test_predict_tells_layers_and_totals(
+def test_predict_prints_layers_and_totals(
     emulator_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, out, _ = _told(capsys, emulator_model, "--threads", 2, "--json")
@@ -376,7 +376,7 @@ def test_predict_takes_functions(capsys: pytest.CaptureFixture[str]) -> None:
         assert (status, out) == (2, "") and err.startswith("tutelage: ") and err.count("\n") == 1
 
 
-def test_predict_refuses_what_it_cannot(
+def test_predict_refuses_unsupported_models(
     demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = tmp_path / "broken.xmodel"

@@ -74,7 +74,7 @@ def test_a_quantised_and_a_compiled_file_have_the_same_layers() -> None:
         assert (layer.macs, layer.parameters) == (other.macs, other.parameters)
 
 
-def test_what_a_layer_tells() -> None:
+def test_facts_of_a_layer() -> None:
     stem = by_name(small_network())["stem"]
     assert (stem.kind, stem.nonlinear, stem.input_fix_points, stem.fix_point) == (
         "conv2d", "RELU", [5], 4,
@@ -139,7 +139,7 @@ def _carriers(path: Path) -> list[tuple[str, int, int | None]]:
 
 
 @pytest.mark.filterwarnings("ignore::tutelage.core.errors.UnsortedWarning")  # one is not sorted
-def test_the_rules_give_what_amds_compiler_wrote(shared_dir: Path) -> None:
+def test_the_rules_reproduce_amds_compilers_code(shared_dir: Path) -> None:
     """`workload_on_arch` of every op that carries it in a file for a DPUCZDX8G of any size."""
     agree: Counter[str] = Counter()
     others = []

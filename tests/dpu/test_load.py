@@ -202,7 +202,7 @@ def test_an_error_ends_it_with_nothing_but_its_traceback(demo_model: Path, repo_
     assert done.stderr.endswith("KeyError: 'mine'\n")
 
 
-def test_what_was_not_run_any_more_is_told(demo_model: Path, repo_root: Path) -> None:
+def test_jobs_that_did_not_run_are_reported(demo_model: Path, repo_root: Path) -> None:
     """An exit handler registered before the emulation runs after its cores have ended."""
     setup = "import atexit\natexit.register(lambda: last())\n" + SETUP
     script = """
@@ -264,7 +264,7 @@ def test_ctrl_c_in_a_paced_job_leaves_the_runner(demo_model: Path, repo_root: Pa
     assert (done.stdout, done.stderr) == ("interrupted True\n", "")
 
 
-def test_a_child_by_fork_begins_anew(demo_model: Path, repo_root: Path, runtime: str) -> None:
+def test_a_forked_child_starts_fresh(demo_model: Path, repo_root: Path, runtime: str) -> None:
     """Fork with jobs in flight, and with other threads that hold every lock."""
     script = """
         wanted = answer(runner)

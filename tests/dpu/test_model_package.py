@@ -75,7 +75,7 @@ _TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=5).filter(st
         st.dictionaries(st.sampled_from(["a b", "c/d.onnx", "é"]), st.just("0aF" + "9" * 61)),
     )
 )  # fmt: skip
-def test_what_is_written_is_read(tmp_path: Path, description: Description) -> None:
+def test_descriptions_are_read_back(tmp_path: Path, description: Description) -> None:
     path = tmp_path / "model.toml"
     write_description(path, description)
     assert read_description(path) == description
@@ -94,7 +94,7 @@ def test_names_that_lead_elsewhere_are_not_opened(name: str, tmp_path: Path) -> 
     _refused("does not name a file in the model's directory", tmp_path / "model", text)
 
 
-def test_what_is_not_a_regular_file_is_not_opened(tmp_path: Path) -> None:
+def test_an_irregular_file_is_not_opened(tmp_path: Path) -> None:
     """Reading a pipe would wait, and a device has no end."""
     folder, outside = tmp_path / "model", tmp_path / "secret"
     (folder / "inside").mkdir(parents=True)
@@ -209,7 +209,7 @@ def test_empty_labels_are_refused_with_their_numbers(tmp_path: Path) -> None:
         _refused(rf"\[output\] labels: {numbers}\(from 0\) has an empty label", tmp_path, text)
 
 
-def test_labels_that_several_classes_have_are_told_apart() -> None:
+def test_equal_labels_of_several_classes_are_distinguished() -> None:
     assert distinct_labels(["crane", "cat", "crane"]) == ("crane (0)", "cat", "crane (2)")
     assert distinct_labels(["a", "a", "a (1)"]) == ("a (0)", "a (1) (1)", "a (1) (2)")
     assert distinct_labels(["a", "b"]) == ("a", "b")

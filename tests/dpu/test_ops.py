@@ -389,7 +389,7 @@ def test_gelus_are_pytorchs(approximate: str) -> None:
 
 @pytest.mark.parametrize("shape, axes", [([1, 3, 1, 1], (2, 3)), ([1, 3], (2, 3)), ([1], (1, 2, 3)),
                                          ([1, 3, 4, 1], (3,)), ([1, 1, 4, 5], (1,))])  # fmt: skip
-def test_the_axes_of_a_mean_are_told_from_the_shapes(shape: list[int], axes: tuple[int]) -> None:
+def test_the_axes_of_a_mean_follow_from_the_shapes(shape: list[int], axes: tuple[int]) -> None:
     x = real_values(2, 3, 4, 5)
     y = run(real_graph("aten::mean", {"shape": shape}, [[1, 3, 4, 5]]), x)
     np.testing.assert_allclose(y, x.mean(axes, keepdims=len(shape) == 4), rtol=1e-5, atol=1e-6)

@@ -351,7 +351,7 @@ def test_a_pace_that_is_none(fast: xir.Subgraph) -> None:
             vart.Runner.create_runner(fast, "run")
 
 
-def test_a_job_takes_what_is_predicted(demo_model: Path) -> None:
+def test_a_job_takes_the_predicted_time(demo_model: Path) -> None:
     graph, board = xir.Graph.deserialize(demo_model), latency.read_board("zcu104")
     found = cycles.bounds(latency.operations_of_graph(graph))
     least = sum(bound.cycles for bound in found if bound) / 300e6
@@ -379,9 +379,7 @@ CPU = "\n[cpu]\ncores = 4"
              "[dpu]\nclock_mhz = 0\ncores = 2" + CPU, "[dpu]\nclock_mhz = 300\ncores = 0" + CPU,
              "[dpu]\nclock_mhz = 300\ncores = 2"],
 )  # fmt: skip
-def test_a_profile_that_tells_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
-) -> None:
+def test_an_incomplete_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     (tmp_path / "mine.toml").write_text(text)
     monkeypatch.setattr(board_profile, "PROFILES", tmp_path)
     board_profile.load_profile.cache_clear()

@@ -158,7 +158,7 @@ def test_xir_takes_file_names_as_str(repo_root: Path, demo_model: Path, tmp_path
     assert (tmp_path / "a.dot").exists()
 
 
-def test_what_a_stand_in_lacks_is_named(repo_root: Path, tmp_path: Path) -> None:
+def test_missing_parts_of_a_stand_in_are_named(repo_root: Path, tmp_path: Path) -> None:
     script = tmp_path / "s.py"
     script.write_text(
         "import pynq, pynq_dpu, vart, vitis_ai_library, xir\n"
@@ -227,7 +227,9 @@ def test_other_ways_to_a_runner(
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), wanted)
 
 
-def test_what_an_overlay_does_not_load(repo_root: Path, demo_model: Path, tmp_path: Path) -> None:
+def test_files_that_an_overlay_does_not_load(
+    repo_root: Path, demo_model: Path, tmp_path: Path
+) -> None:
     quantised = demo_model.with_name("quantised.xmodel")
     shutil.copy(demo_model, tmp_path / "beside.xmodel")
     script = tmp_path / "s.py"

@@ -27,7 +27,7 @@ TEXT = st.text() | st.text(st.sampled_from("a=+-@'\t\r\n\\|`*[](<&\x1b\x9b\u202e
 
 
 @given(TEXT, st.integers(1, 80))
-def test_what_is_shown_is_printable_and_bounded(text: str, limit: int) -> None:
+def test_shown_text_is_printable_and_bounded(text: str, limit: int) -> None:
     line = shown(text, limit)
     assert line.isprintable() and len(line) <= limit
     assert line == text or len(text) > limit or not text.isprintable()
@@ -41,7 +41,7 @@ def test_escapes_are_visible() -> None:
 
 
 @given(TEXT)
-def test_a_cell_is_no_formula_and_can_be_read_back(text: str) -> None:
+def test_a_cell_is_not_a_formula_and_is_read_back(text: str) -> None:
     cell = csv_text(text)
     assert cell.isprintable() and not cell.startswith(("=", "+", "-", "@"))
     if text.isprintable():

@@ -183,7 +183,7 @@ def test_a_float_that_does_not_fit_is_warned_of_once(demo_model: Path, execution
     assert [Path(warning.filename) for warning in caught] == [Path(__file__)]
 
 
-def test_a_public_model_fed_float32_gives_what_truncation_gives(shared_dir: Path) -> None:
+def test_a_public_model_truncates_float32_input(shared_dir: Path) -> None:
     """9,882 of 10,000 with rounding. A KV260 confirmed truncation on another public model."""
     data = shared_dir / "data"
     with gzip.open(data / "t10k-images-idx3-ubyte.gz") as file:
@@ -262,7 +262,7 @@ def test_runner_ext_makes_buffers(
         vart.RunnerExt.create_runner(part)  # type: ignore[call-arg]
 
 
-def test_a_tensor_buffer_is_no_more_than_a_buffer(part: xir.Subgraph) -> None:
+def test_a_tensor_buffer_is_only_a_buffer(part: xir.Subgraph) -> None:
     (buffer,) = vart.RunnerExt.create_runner(part, "run").get_inputs()
     assert isinstance(buffer, vart.TensorBuffer) and memoryview(buffer).format == "b"
     for name in ("shape", "dtype", "tobytes", "T", "sum", "_tensor"):
@@ -366,7 +366,7 @@ def test_jobs_that_an_asynchronous_device_does_not_know(
         runner.wait(job)
 
 
-def test_what_a_runner_is_not_made_from(graph: xir.Graph) -> None:
+def test_arguments_that_a_runner_refuses(graph: xir.Graph) -> None:
     with pytest.raises(TypeError, match="No constructor defined"):
         vart.Runner(graph.get_root_subgraph())
     with pytest.raises(RuntimeError, match="not NoneType"):
@@ -395,7 +395,7 @@ def test_errors_of_a_whole_graph_have_its_name(shared_dir: Path) -> None:
         vart.graph_runner(graph)
 
 
-def test_what_is_left_out_is_named(part: xir.Subgraph) -> None:
+def test_unimplemented_names_are_reported(part: xir.Subgraph) -> None:
     runner = vart.Runner.create_runner(part, "run")
     with pytest.raises(NotImplementedError, match=r"vart\.Runner\.get_tensor_format"):
         _ = runner.get_tensor_format

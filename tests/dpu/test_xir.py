@@ -77,7 +77,7 @@ def test_inputs_are_in_the_order_of_their_names(graph: xir.Graph) -> None:
     assert stem.get_input_tensors() == [op.get_output_tensor() for op in sources]
 
 
-def test_what_an_op_reads_can_be_changed() -> None:
+def test_inputs_of_an_op_can_be_changed() -> None:
     graph = _small_graph()
     x, conv, relu, soft = (graph.get_op(name) for name in ("x", "conv", "relu", "soft"))
     assert relu.set_input_ops("input", [x]) is relu

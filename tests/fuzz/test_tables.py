@@ -357,7 +357,7 @@ def test_a_run_of_numbers_that_no_float_holds() -> None:
             told_all(main, "report", "--run", folder, "--output", scratch() / "report")
 
 
-def test_the_long_run_tells_its_figures(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_long_run_reports_its_figures(capfd: pytest.CaptureFixture[str]) -> None:
     """Including a fault: a run of a quarter of an hour used to end without results."""
     from tests.fuzz import __main__ as program
     from tests.fuzz.harness import FIGURES

@@ -378,7 +378,7 @@ def test_a_process_that_is_killed_ends_its_own_row_only(demo: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_is_complete(demo: Path, tmp_path: Path, repo_root: Path) -> None:
+def test_ctrl_c_keeps_complete_results(demo: Path, tmp_path: Path, repo_root: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "tutelage", "bench", str(demo), "--output", str(out)]
     command += ["--limit=60", "--seconds=0.1", "--warm-up=0", "--repetitions=500", "--threads=1"]
@@ -414,7 +414,7 @@ def test_a_process_that_hangs_is_given_up(files: Path, tmp_path: Path) -> None:
     assert time.monotonic() - start < 5 and not psutil.pid_exists(process.pid)
 
 
-def test_what_a_process_says_at_its_end(tmp_path: Path) -> None:
+def test_a_process_that_ends_is_reported(tmp_path: Path) -> None:
     process = _worker("none", tmp_path, tmp_path / "log")
     with pytest.raises(ProcessError, match="ended with status 1: KeyError: 'none'"):
         process.ask({"do": "prepare"}, 60)

@@ -52,7 +52,7 @@ def test_the_gains(l1: float, l2: float, f1: float, f2: float, w1: float, w2: fl
     assert theirs == GainInput("cpu", "fps / watts", theirs.value, MEASURED, ": ")
 
 
-def test_what_is_missing_is_named() -> None:
+def test_missing_parts_are_named() -> None:
     gone = BenchRow("cuda", "CUDA", "gpu", state="absent", reason="no device")
     rows = [_row("cpu", CPU, 1, 1, None), gone, _row("dpu-1", DPU, 0.1, 10, 5)]
     by_cpu, by_gpu = compare(rows)
@@ -77,7 +77,7 @@ def test_both_claims_say_from_which_watts_they_would_hold() -> None:
         assert same.figure.value == pytest.approx(claimed) and same.needs_watts.value is None
 
 
-def test_what_nobody_measured_is_told() -> None:
+def test_unmeasured_values_are_reported() -> None:
     rows = [_row("cpu", CPU, 1, 1, None), _row("emulation-1", EMULATION, 1, 1, 1)]
     no_dpu, no_gpu, no_watts = missing(rows)
     assert "no DPU was measured" in no_dpu and "no GPU was measured: none" in no_gpu
@@ -162,7 +162,9 @@ def test_repetitions_of_a_run_give_their_median(tmp_path: Path, subject: Subject
 
 
 @pytest.mark.parametrize("realtime", [None, "zcu104"])
-def test_an_emulated_run_is_no_dpu(tmp_path: Path, subject: Subject, realtime: str | None) -> None:
+def test_an_emulated_run_is_not_a_dpus(
+    tmp_path: Path, subject: Subject, realtime: str | None
+) -> None:
     row = _read(tmp_path, _run(subject, emulation=True, realtime=realtime), subject)
     assert (row.id, row.family, row.kind) == ("emulation-1", EMULATION, EMULATED)
     assert "no DPU" in row.title and row.provenance.startswith("emulation, ")
@@ -171,7 +173,7 @@ def test_an_emulated_run_is_no_dpu(tmp_path: Path, subject: Subject, realtime: s
     assert compare([_row("cpu", CPU, 1, 1, 1), row]) == []
 
 
-def test_a_run_on_a_stand_in_board_is_no_dpu(tmp_path: Path, subject: Subject) -> None:
+def test_a_run_on_a_stand_in_board_is_not_a_dpus(tmp_path: Path, subject: Subject) -> None:
     pace = {"measured": False, "text": "at the pace predicted for zcu104 or slower"}
     row = _read(tmp_path, _run(subject, pace=pace), subject)
     assert (row.family, row.kind) == (EMULATION, EMULATED)
@@ -196,7 +198,7 @@ def test_a_run_that_broke_off(tmp_path: Path, subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("content", [{}, [], 3, {"emulation": "no"}, {"emulation": False}])
-def test_what_is_no_run(tmp_path: Path, subject: Subject, content: Any) -> None:
+def test_directories_that_are_not_runs(tmp_path: Path, subject: Subject, content: Any) -> None:
     with pytest.raises(BenchUsageError, match="not a measured run"):
         _read(tmp_path, content, subject)
 
@@ -209,7 +211,7 @@ def test_a_run_must_say_whether_it_is_the_emulation(tmp_path: Path, subject: Sub
         read_runs([tmp_path / "none"], subject)
 
 
-def test_the_prediction_says_what_it_is(subject: Subject, repo_root: Path) -> None:
+def test_the_prediction_is_marked_as_one(subject: Subject, repo_root: Path) -> None:
     row = predicted_row(subject, "zcu104")
     graph = Graph.deserialize(repo_root / "app" / "demo" / "model.xmodel")
     found = predict_graph(graph)

@@ -127,7 +127,7 @@ def test_the_command_compares_a_network(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["bench", "app/demo", "--weights", "x.pth"]) == 2
 
 
-def test_the_duration_grows_with_what_is_asked(demo: Path) -> None:
+def test_the_duration_grows_with_the_request(demo: Path) -> None:
     subject = load_subject(demo)
     short = BenchSettings(("openvino-int8",), 1, 1.0, 0.5, 1, "zcu104")
     one = expected(short, subject)

@@ -31,7 +31,7 @@ def test_a_program_without_end_is_ended() -> None:
         run_bounded(["sleep", "1000"], "", 0.1, MOST)
 
 
-def test_what_stays_in_the_background_is_not_waited_for() -> None:
+def test_background_processes_are_not_waited_for() -> None:
     """ssh with ControlPersist does this: some versions keep the error output open."""
     start = time.monotonic()
     done = run_bounded(["sh", "-c", "sleep 20 > /dev/null & echo done; echo why >&2"], "", 60, MOST)

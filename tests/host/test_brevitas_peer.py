@@ -68,7 +68,7 @@ def learnt(shipped: tuple[Tensor, Tensor]) -> tuple[Any, list[float]]:
     return model.eval(), losses
 
 
-def test_without_brevitas_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_brevitas_the_install_command_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "brevitas"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "brevitas", None)

@@ -154,7 +154,7 @@ def test_control_flow_on_values(nets: str, capsys: pytest.CaptureFixture[str]) -
     assert "cannot be traced" in found["refusals"][0]["text"]
 
 
-def test_what_is_accepted_costs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_accepted_network_has_a_cost(capsys: pytest.CaptureFixture[str]) -> None:
     found = _check(capsys, "densenet-small", "--input", "1x28x28")
     assert found["input"] == [1, 28, 28] and not found["refusals"] and not found["on_cpu"]
     network = create("densenet-small", in_channels=1)
@@ -168,7 +168,7 @@ def test_what_is_accepted_costs(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.startswith("densenet-small on zcu104: accepted\n") and "per image with one" in text
 
 
-def test_what_goes_to_the_cpu(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_layers_on_the_cpu(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = (f"{nets}:large", "--input", "3x24x24")
     found = _check(capsys, *arguments, status=1)["on_cpu"]
     assert found["0"]["reason"] == "kernel 17x17; the DPU supports 1 to 16"

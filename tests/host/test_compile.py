@@ -188,7 +188,7 @@ def test_the_result_is_a_model_directory(model: Path, on_path: Path, run: Run) -
     assert run(*AMD, "--", model)[0] == 0  # once more, over the first result
 
 
-def test_another_output_has_no_checksums_of_what_is_not_there(
+def test_another_output_has_no_checksums_of_missing_files(
     model: Path, on_path: Path, run: Run, tmp_path: Path
 ) -> None:
     output = tmp_path / "a b" / "-out"
@@ -351,9 +351,7 @@ def test_an_arch_file_is_a_target(model: Path, run: Run, tmp_path: Path) -> None
     assert status == 2 and "not an arch.json with a fingerprint" in error
 
 
-def test_what_the_dpu_has_no_code_for_goes_to_the_cpu(
-    path_dir: Path, run: Run, tmp_path: Path
-) -> None:
+def test_ops_without_dpu_code_go_to_the_cpu(path_dir: Path, run: Run, tmp_path: Path) -> None:
     network = QuantisedModel("net")
     image = network.input("image", (1, 40, 2, 3), 5)
     wide = network.conv2d("wide", image, np.ones((600, 1, 1, 3), np.int8), 6, None, 0, 4)
@@ -462,7 +460,7 @@ def test_an_output_that_cannot_be_written(
         ("other-dpu", "with the fingerprint 0x101000016010406, not for the ZCU104"),
     ],
 )
-def test_failures_are_explained_and_leave_what_was_there(
+def test_failures_are_explained_and_leave_the_old_files(
     model: Path, on_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, mode: str, words: str
 ) -> None:
     (model / "model.xmodel").write_bytes(b"an older result")
@@ -568,7 +566,7 @@ _USUAL_LOG = """\
         ("OSError: No space left on device", 1, "check permissions and free space"),
     ],
 )
-def test_only_what_is_known_is_explained(end: str, status: int, words: str) -> None:
+def test_only_known_errors_are_explained(end: str, status: int, words: str) -> None:
     assert words in vai_compiler._explain(_USUAL_LOG + end, status)
 
 
@@ -584,7 +582,7 @@ def _for_board(network: QuantisedModel) -> Graph:
     return graph
 
 
-def test_a_right_result_is_told_in_facts() -> None:
+def test_a_correct_result_is_reported_as_facts() -> None:
     facts = check_compiled(_for_board(_network()), _network().finish(), ZCU104)
     assert facts == [
         "one DPU subgraph",
@@ -694,7 +692,7 @@ def test_a_source_that_is_not_sorted_is_reported(
     assert Graph.deserialize(tmp_path / "out" / "model.xmodel").is_sorted
 
 
-def test_an_input_that_no_output_needs_is_no_contradiction() -> None:
+def test_an_unused_input_is_allowed() -> None:
     model = QuantisedModel("net")
     model.input("unread", (1, 2, 2, 1), 3)
     weights = np.ones((2, 1, 1, 3), np.int8)
@@ -704,7 +702,7 @@ def test_an_input_that_no_output_needs_is_no_contradiction() -> None:
     assert facts[-1].startswith("the same outputs")
 
 
-def test_the_commands_that_are_named_work_as_they_stand(
+def test_the_named_commands_work_verbatim(
     model: Path, run: Run, repo_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Follow the messages from an uncompiled model, in a folder with spaces, to its classes."""

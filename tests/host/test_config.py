@@ -116,14 +116,14 @@ def test_without_epochs_nothing_is_trained_and_nobody_teaches() -> None:
         ("phases = [{ share = 1.0 }]", "name"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, line: str, words: str) -> None:
+def test_errors_are_one_line(tmp_path: Path, line: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_config(_file(tmp_path, WHOLE), [line])
     assert words in str(caught.value) and "\n" not in str(caught.value)
     assert "run.toml" in str(caught.value)
 
 
-def test_what_is_missing(tmp_path: Path) -> None:
+def test_missing_settings(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="method"):
         make_config({"student": {"network": "x"}})
     with pytest.raises(ConfigError, match="No such file"):

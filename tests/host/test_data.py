@@ -252,7 +252,7 @@ def test_cifar_larger_than_it_can_be(
     _refused("of a CIFAR file", "cifar10", path)
 
 
-def test_cifar_archive_is_read_in_memory_and_only_what_is_a_file(tmp_path: Path) -> None:
+def test_cifar_archive_is_read_in_memory_and_only_regular_files(tmp_path: Path) -> None:
     path = tmp_path / "evil.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
         link = tarfile.TarInfo("../../test.bin")
@@ -499,7 +499,7 @@ def test_a_part_is_a_view() -> None:
         whole.take(-1)
 
 
-def test_some_of_what_is_sorted_by_class_are_of_all_classes() -> None:
+def test_a_limit_of_sorted_images_takes_all_classes() -> None:
     pixels = torch.arange(12).to(torch.uint8).view(12, 1, 1, 1)
     whole = DataSet(pixels, torch.arange(12) // 4, ("a", "b", "c"))
     assert whole.take(6).images.flatten().tolist() == [0, 2, 4, 6, 8, 10]
@@ -635,7 +635,7 @@ def test_draw_depends_on_the_generator_alone() -> None:
     assert Augmentation().draw(5, first) == {}
 
 
-def test_augmentation_refuses_what_does_not_fit() -> None:
+def test_augmentation_refuses_wrong_options() -> None:
     with pytest.raises(ValueError, match="shift is -1"):
         Augmentation(shift=-1)
     with pytest.raises(ValueError, match="cutout is -2"):

@@ -314,7 +314,7 @@ def test_old_releases_go_but_none_that_is_measured(
 @pytest.mark.parametrize(
     ("stage", "number"), [("gather", signal.SIGINT), ("smoke_script", signal.SIGTERM)]
 )
-def test_an_interrupted_deployment_ends_at_once_and_leaves_nothing_here(
+def test_an_interrupted_deployment_ends_immediately_and_leaves_nothing_here(
     board: StandInBoard, go: Callable[..., Report], model: Path, wheels: Path,
     stage: str, number: signal.Signals,
 ) -> None:  # fmt: skip
@@ -392,7 +392,7 @@ def test_a_host_that_is_killed_leaves_nothing_half(
 
 @pytest.mark.full_board
 @needs_board
-def test_two_deployments_at_once(board: StandInBoard, go: Callable[..., Report]) -> None:
+def test_two_simultaneous_deployments(board: StandInBoard, go: Callable[..., Report]) -> None:
     with ThreadPoolExecutor() as pool:
         both = [report.result() for report in [pool.submit(go), pool.submit(go)]]
     assert {report.state for report in both} == {"deployed", "unchanged"}, both
@@ -403,7 +403,7 @@ def test_two_deployments_at_once(board: StandInBoard, go: Callable[..., Report])
 
 
 @pytest.mark.slow
-def test_packages_are_unpacked_once_by_two_at_once(
+def test_packages_are_unpacked_once_by_two_processes(
     wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Use separate `Packages`, as two processes have."""
@@ -594,7 +594,7 @@ FACTS: dict[str, Any] = {
         ({"modules": {**FACTS["modules"], "vart": None}}, "vart"),
     ],
 )
-def test_what_speaks_against_a_board(changes: dict[str, Any], name: str) -> None:
+def test_findings_about_a_board(changes: dict[str, Any], name: str) -> None:
     found = findings_of({**FACTS, **changes}, load_profile("zcu104"), 1000)
     assert [f.name for f in found if f.fatal] == ([name] if name else [])
 
@@ -608,7 +608,7 @@ def test_what_speaks_against_a_board(changes: dict[str, Any], name: str) -> None
         {"modules": {**FACTS["modules"], "pynq": "3.1.1"}},
     ],
 )
-def test_an_image_that_is_not_known_is_told(changes: dict[str, Any]) -> None:
+def test_an_unknown_image_is_reported(changes: dict[str, Any]) -> None:
     found = findings_of({**FACTS, **changes}, load_profile("zcu104"), 1000)
     assert [f.text for f in found if f.name == "image" and not f.fatal]
 
@@ -625,7 +625,7 @@ def test_a_model_for_the_emulator_is_refused_before_anything_is_copied(
     assert main(["deploy", "user@host", *model, "--accept", "target", "--dry-run"]) == 0
 
 
-def test_the_power_limit_is_told_where_its_driver_is_bound() -> None:
+def test_the_power_limit_is_reported_while_its_driver_is_bound() -> None:
     path = "/sys/bus/i2c/drivers/irps5401/4-0043"
     found = findings_of({**FACTS, "paths": {path: True}}, load_profile("zcu104"), 1000)
     assert [f.name for f in found] == ["brown-out", "limit-busy"]

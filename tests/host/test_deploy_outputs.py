@@ -275,7 +275,7 @@ def test_outputs_of_amds_compilers(
     assert sum(array.nbytes for array in (found.inputs, *found.outputs.values())) <= 16 << 20
 
 
-def test_what_cannot_be_compared(tmp_path: Path, shared_dir: Path) -> None:
+def test_models_without_comparable_outputs(tmp_path: Path, shared_dir: Path) -> None:
     with pytest.raises(DpuError, match="the model has 1 input, 0 DPU subgraphs and 1 output"):
         emulated_outputs.emulated_outputs(DEMO_MODEL / "quantised.xmodel")
     with pytest.raises(DpuError, match="compiled for DPUCVDX8G"):
@@ -297,7 +297,7 @@ def test_parts_that_are_not_compared_are_warned_of(shared_dir: Path, tmp_path: P
     assert "quantised.xmodel: the model has 1 input, 0 DPU subgraphs" in report.warnings[1]
 
 
-def test_boards_share_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boards_share_computed_results(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Path] = []
     own: Callable[..., ExpectedOutputs] = emulated_outputs.emulated_outputs
 

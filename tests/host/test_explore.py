@@ -69,7 +69,7 @@ coordinates = st.integers(0, 5).map(float)
 
 
 @given(st.integers(1, 3).flatmap(lambda d: st.lists(st.tuples(*[coordinates] * d), max_size=40)))
-def test_a_front_is_what_nothing_dominates(points: list[tuple[float, ...]]) -> None:
+def test_a_front_has_only_undominated_points(points: list[tuple[float, ...]]) -> None:
     front, table = pareto(points), np.array(points, np.float64)
     assert front == sorted(set(front))
     for position in range(len(points)):
@@ -124,14 +124,14 @@ def test_two_budgets_are_both_kept(tmp_path: Path) -> None:
         assert both.fits == max((one.fits for one in each), key=FITS.index)
 
 
-def test_bits_cost_no_time_and_the_study_says_what_accuracy(repo_root: Path) -> None:
+def test_bits_cost_no_time_and_the_study_has_their_accuracy(repo_root: Path) -> None:
     told = bits_lines(read_spec(None), repo_root / "results" / "study.csv")
     assert "takes the same time" in told[0]
     assert "W8A8, qat: 87.11 %, float 87.31 % (-0.20 points)" in told[-2]
     assert "not in the study" in bits_lines(read_spec(None), repo_root / "no.csv")[-1]
 
 
-def test_what_is_written_trains_in_float_and_then_quantised(
+def test_written_configurations_train_in_float_and_then_quantised(
     spec_file: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
@@ -373,7 +373,7 @@ def test_each_candidate_is_trained_once_however_many_there_are(
 
 
 @pytest.mark.slow
-def test_what_a_dead_worker_was_training_is_trained_again(
+def test_a_dead_workers_trial_is_trained_again(
     spec_file: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _optuna()
@@ -417,7 +417,7 @@ def _none(_candidate: Any) -> None:
         (["--trials", "5", "--storage", "journal:x", "--lease", "0"], "must be positive"),
     ],
 )
-def test_what_sampling_needs_is_one_line(
+def test_missing_options_of_sampling_are_one_line(
     options: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _optuna()

@@ -67,7 +67,7 @@ def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_directory_is_what_the_compiler_and_the_app_take(exported: Path) -> None:
+def test_the_directory_suits_the_compiler_and_the_app(exported: Path) -> None:
     quiet = plan_compile(exported, None, CompileOptions("emulator"))
     compile_model(quiet, lambda text: None)
     classifier = load_classifier(exported)
@@ -123,7 +123,7 @@ def test_onnx_is_the_student_but_for_ties(name: str, options: dict[str, Any]) ->
     assert (found.argmax(1) == wanted.argmax(1)).mean() > 0.9
 
 
-def test_what_cannot_be_exported_is_told(
+def test_unexportable_networks_are_reported(
     run: Path, tmp_path: Path, repo_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     float_run = run.parent / "float.safetensors"
@@ -189,7 +189,7 @@ def smooth(in_channels: int = 1, num_classes: int = 10) -> torch.nn.Module:
     )  # fmt: skip
 
 
-def test_what_was_exchanged_and_the_end_survive(tmp_path: Path, repo_root: Path) -> None:
+def test_replacements_and_the_final_activation_survive(tmp_path: Path, repo_root: Path) -> None:
     """The run's `replace` makes the exported network; its sigmoid is the application's."""
     from tutelage.host.train import checkpoint
 

@@ -53,9 +53,7 @@ def test_a_network_has_the_operations_of_the_table(row: Published) -> None:
 
 
 @pytest.mark.parametrize("board", BOARDS)
-def test_the_kept_fit_is_what_the_script_gives(
-    found: Evaluation, tmp_path: Path, board: str
-) -> None:
+def test_the_kept_fit_equals_the_scripts(found: Evaluation, tmp_path: Path, board: str) -> None:
     given, stored = found.board(board), read_board(board)
     assert _flat(given) == pytest.approx(_flat(stored), rel=10 ** (1 - DIGITS))
     assert (given.clock_mhz, given.cores, given.cpus, given.dpu_name) == (
@@ -77,7 +75,7 @@ def _form(path: Path) -> str:
     return re.sub(r"[\d.]+", "0", path.read_text(encoding="utf-8"))
 
 
-def test_the_kept_costs_are_what_the_script_writes(found: Evaluation, tmp_path: Path) -> None:
+def test_the_kept_costs_equal_the_scripts(found: Evaluation, tmp_path: Path) -> None:
     """And the costs that the simulation of code reads, which are compared with them above."""
     path = tmp_path / "costs.toml"
     fit_latency.write_costs(found, path)
@@ -91,7 +89,7 @@ def test_no_parameter_is_at_its_limit(found: Evaluation) -> None:
         assert low + 0.05 * abs(value - low) < value < high - 0.05 * (high - low)
 
 
-def test_the_kept_table_is_what_the_script_gives(found: Evaluation, tmp_path: Path) -> None:
+def test_the_kept_table_equals_the_scripts(found: Evaluation, tmp_path: Path) -> None:
     fit_latency.write_table(found.rows, tmp_path / "latency.csv")
     new, stored = (
         list(csv.reader((folder / "latency.csv").open(encoding="utf-8")))
@@ -103,7 +101,7 @@ def test_the_kept_table_is_what_the_script_gives(found: Evaluation, tmp_path: Pa
         assert numbers[0] == pytest.approx(numbers[1], rel=2e-3)
 
 
-def test_the_kept_errors_are_what_the_script_gives(found: Evaluation, kept: Any) -> None:
+def test_the_kept_errors_equal_the_scripts(found: Evaluation, kept: Any) -> None:
     new = fit_latency.summary(found)
     assert new["boards"].keys() == kept["boards"].keys() == BOARDS.keys()
     for name, board in new["boards"].items():
@@ -113,7 +111,7 @@ def test_the_kept_errors_are_what_the_script_gives(found: Evaluation, kept: Any)
     assert len(new["python"]) == len(kept["python"]) == len(published_python())
 
 
-def test_what_was_left_out_is_predicted(found: Evaluation, kept: Any) -> None:
+def test_networks_left_out_are_predicted(found: Evaluation, kept: Any) -> None:
     """The aim: at most 3 % with one thread and 4 % with many on average.
 
     The ZCU102's three cores miss the second one; docs/explanation/latency-model.md says more.

@@ -59,7 +59,7 @@ def _step(student: Student) -> dict[str, Tensor]:
     return before
 
 
-def test_what_is_frozen_stays_what_it_is() -> None:
+def test_frozen_parameters_do_not_change() -> None:
     torch.manual_seed(0)
     network = Classifier()
     network.backbone.requires_grad_(False)

@@ -195,7 +195,7 @@ def test_power_and_temperature_of_a_run(deployed: Deployed) -> None:
         assert figures["system"]["cpu_seconds"] > 0
 
 
-def test_watts_follow_what_the_dpu_does(deployed: Deployed) -> None:
+def test_watts_follow_the_dpus_load(deployed: Deployed) -> None:
     deployed.board.free_power("12V")
     told = deployed.python("app/classify.py --model model --source model/images --quiet",
                            "--scenario offline --duration 1 --power hwmon --json -")  # fmt: skip

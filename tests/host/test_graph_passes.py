@@ -403,13 +403,13 @@ def test_export_is_as_good_a_way_in() -> None:
     ("activation", "place"), [(nn.Softmax(1), "softmax"), (nn.LogSoftmax(-1), "softmax"),
                               (nn.Sigmoid(), "sigmoid"), (nn.Identity(), "")],
 )  # fmt: skip
-def test_what_ends_a_network_is_remembered(activation: nn.Module, place: str) -> None:
+def test_a_final_activation_is_recorded(activation: nn.Module, place: str) -> None:
     network = nn.Sequential(Head(lambda x: x.mean((2, 3))), activation)
     graph, _ = normalise_by_steps(network, SHAPE)
     assert graph.activations.get(0, "") == place and kinds(graph)[-1] == "Linear"
 
 
-def test_what_is_shared_stays_shared() -> None:
+def test_shared_layers_stay_shared() -> None:
     shared = nn.Conv2d(4, 4, 3)
     pad = nn.ZeroPad2d((1, 1, 1, 0))
     network = Net(lambda net, x: net.c(pad(F.relu(net.c(pad(x))))), c=shared)

@@ -54,7 +54,7 @@ def test_arguments_arrive_as_they_are(words: list[str]) -> None:
 @pytest.mark.parametrize(
     "host", ["-oProxyCommand=touch x", "-l", "", "a b", "a;b", "a$(b)", "a\nb", "@", "host:path"]
 )
-def test_what_is_no_host_is_refused(host: str) -> None:
+def test_an_invalid_host_is_refused(host: str) -> None:
     with pytest.raises(RemoteUsageError, match="neither user@host"):
         check_hosts([host])
 
@@ -91,7 +91,7 @@ def _deploy(repo_root: Path) -> list[str]:
     return ["deploy", "evil", "--model", str(repo_root / "app" / "demo"), "--accept", "target"]
 
 
-def test_what_a_board_writes_to_its_error_output(
+def test_error_output_of_a_board(
     board: Path, repo_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (board / "says").write_text(f"Welcome\n{ESCAPES.replace(chr(13), '')}{NAME * 99}")
@@ -103,7 +103,7 @@ def test_what_a_board_writes_to_its_error_output(
         assert r"\x7f" in err
 
 
-def test_what_a_board_answers(
+def test_answers_of_a_board(
     board: Path, repo_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (board / "answer").write_text(f"20260101T000000Z-abcd {ESCAPES}\n")

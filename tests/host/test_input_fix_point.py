@@ -117,7 +117,7 @@ def test_calibrate_measures_the_users_tensors(
     assert error < 0.05 * spread
 
 
-def test_what_was_given_stays() -> None:
+def test_a_given_fix_point_is_kept() -> None:
     student = _student(6)
     calibrate(student, _images(10, *IMAGENET))
     assert student.fix_points().activations["input"] == 6

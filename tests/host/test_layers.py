@@ -226,7 +226,7 @@ def test_onnx_has_them_too(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["grouped", "transposed", "pads", "upsampled", "wide dense",
                                   "slopes"])  # fmt: skip
-def test_the_prediction_sees_what_the_file_has(name: str) -> None:
+def test_the_prediction_uses_the_files_layers(name: str) -> None:
     make, shape = CASES[name]
     torch.manual_seed(0)
     network = make().eval()

@@ -245,7 +245,7 @@ def test_a_process_that_is_killed_leaves_its_windows(board: StandInBoard, tmp_pa
 
 
 @pytest.mark.full_board
-def test_a_full_disk_ends_it_with_what_was_there(board: StandInBoard, tmp_path: Path) -> None:
+def test_a_full_disk_ends_it_and_keeps_the_old_file(board: StandInBoard, tmp_path: Path) -> None:
     name = _start(board, tmp_path)
     _wait_for(board, name, "step")
     filler = board.fill_disk()
@@ -260,7 +260,7 @@ def test_a_full_disk_ends_it_with_what_was_there(board: StandInBoard, tmp_path: 
 
 
 @pytest.mark.slow
-def test_what_is_refused(board: StandInBoard, tmp_path: Path, capsys: Any) -> None:
+def test_refused_measurements(board: StandInBoard, tmp_path: Path, capsys: Any) -> None:
     board.set_temperature(93.0)
     try:
         assert main(_arguments(board, tmp_path, *SHORT)) == 1
@@ -282,7 +282,7 @@ def test_what_is_refused(board: StandInBoard, tmp_path: Path, capsys: Any) -> No
 
 
 @pytest.mark.full_board
-def test_a_file_that_changed_on_its_way_is_told(board: StandInBoard, tmp_path: Path) -> None:
+def test_a_file_changed_in_transfer_is_reported(board: StandInBoard, tmp_path: Path) -> None:
     arguments = _arguments(board, tmp_path, *SAFE, "--detach", "--scenario", "offline")
     assert main(arguments) == 0
     name = measuring.newest(board.host, board.ssh_config)
@@ -302,7 +302,7 @@ def test_a_file_that_changed_on_its_way_is_told(board: StandInBoard, tmp_path: P
 
 
 @pytest.mark.full_board
-def test_sensors_that_vanish_are_no_watts(board: StandInBoard, tmp_path: Path) -> None:
+def test_sensors_that_vanish_give_no_watts(board: StandInBoard, tmp_path: Path) -> None:
     """The last test: the sensors do not come back."""
     name = _start(board, tmp_path, "--scenario", "offline")
     _wait_for(board, name, "step")

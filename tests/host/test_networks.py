@@ -330,7 +330,7 @@ def fails(): raise RuntimeError("no\\ngood")
         ("passed_on", 3, 7),
     ],
 )  # fmt: skip
-def test_a_function_gets_what_it_takes(
+def test_a_function_gets_its_parameters(
     function: str, channels: int, classes: int, tmp_path: Path
 ) -> None:
     (tmp_path / "own.py").write_text(OWN)
@@ -339,7 +339,7 @@ def test_a_function_gets_what_it_takes(
     assert (network[0].in_channels, network[-1].out_features) == (channels, classes)
 
 
-def test_what_a_functions_own_code_raises(tmp_path: Path) -> None:
+def test_errors_of_a_functions_own_code(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     for function, options, words in (
         ("fails", {}, "RuntimeError: no good"),

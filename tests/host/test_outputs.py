@@ -85,13 +85,13 @@ CASES: dict[str, Callable[..., Any]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_way_gives_what_the_network_returns(name: str) -> None:
+def test_every_way_returns_the_networks_outputs(name: str) -> None:
     torch.manual_seed(0)
     check_law(Heads(CASES[name]), [SHAPE], cpu=True, float_error=3e-2)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_pass_leaves_what_is_returned(name: str) -> None:
+def test_every_pass_keeps_the_outputs(name: str) -> None:
     torch.manual_seed(0)
     normalise_by_steps(Heads(CASES[name]), SHAPE)
 
@@ -149,7 +149,7 @@ ENDS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_what_the_cpu_computes_has_the_outputs_name(name: str) -> None:
+def test_a_cpu_result_has_the_outputs_name(name: str) -> None:
     returned, expected = ENDS[name]
     torch.manual_seed(0)
     normalise_by_steps(Heads(returned), SHAPE)

@@ -99,7 +99,7 @@ def test_files_under_their_makers_names(overlays: Path, local: Path, tmp_path: P
     assert {name: _contents(output)[name] for name in FILES} == FILES
 
 
-def test_the_board_takes_what_is_placed(overlays: Path, local: Path) -> None:
+def test_the_board_accepts_the_installed_overlay(overlays: Path, local: Path) -> None:
     """board/overlay reads the copy of the pins; both sides use the same form."""
     assert main(["overlay", "mine", "--from", str(local)]) == 0
     pins = read_toml(overlays / "files" / "sha256.toml")["files"]
@@ -107,7 +107,7 @@ def test_the_board_takes_what_is_placed(overlays: Path, local: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
-def test_a_wrong_file_leaves_what_was_there(
+def test_a_wrong_file_leaves_the_old_one(
     overlays: Path, local: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = overlays / "files"

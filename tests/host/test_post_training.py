@@ -202,7 +202,7 @@ def test_shared_norms_and_norms_without_factors_stay_as_they_are() -> None:
         torch.testing.assert_close(student.layer(name).norm.bias, bias)  # type: ignore[union-attr]
 
 
-def test_what_is_zero_everywhere_does_no_harm() -> None:
+def test_constant_zeros_do_no_harm() -> None:
     images, network = _images(8), copy.deepcopy(_joined())
     network.norm.weight.data.zero_()  # type: ignore[union-attr, operator]
     network.norm.bias.data.zero_()  # type: ignore[union-attr, operator]
@@ -213,7 +213,7 @@ def test_what_is_zero_everywhere_does_no_harm() -> None:
     assert _db(student, images, wanted) > 15
 
 
-def test_what_is_not_known_to_be_homogeneous_is_not_scaled() -> None:
+def test_only_homogeneous_layers_are_scaled() -> None:
     class Gated(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -279,7 +279,7 @@ def test_narrow_activations_keep_their_relu6() -> None:
 
 
 @pytest.mark.parametrize("silent", ["norm", "head", "everything"])
-def test_layers_that_give_only_zeros_are_no_obstacle(silent: str) -> None:
+def test_layers_of_zeros_are_allowed(silent: str) -> None:
     """Such are pruned layers, and the initial last norm of a residual block."""
     torch.manual_seed(0)
     norm, head = nn.BatchNorm2d(8), nn.Linear(8, 4)
@@ -343,7 +343,7 @@ def test_images_join_where_maps_get_smaller() -> None:
     assert counts == sorted(counts) and counts[0] < 16 and counts[-1] == len(images)
 
 
-def test_sums_keep_what_images_agree_about() -> None:
+def test_sums_keep_common_values_of_images() -> None:
     generator = torch.Generator().manual_seed(0)
     alike, chance, both = Moment(), Moment(), Moment(keeps_diagonal=True)
     for _ in range(200):
@@ -501,7 +501,7 @@ def test_the_command_of_a_run_and_of_its_file(
     assert "method=ptq" in capsys.readouterr().err
 
 
-def test_what_a_run_does_before_training() -> None:
+def test_options_of_a_run_before_training() -> None:
     def options(table: dict[str, Any]) -> tuple[PostTraining, PostTraining]:
         config = make_config(
             {

@@ -62,7 +62,7 @@ def test_other_networks_are_traced(name: str) -> None:
     assert predict(operations).job_seconds > 0
 
 
-def test_what_the_dpu_cannot_take_is_named() -> None:
+def test_unsupported_layers_raise_an_error() -> None:
     with pytest.raises(UnsupportedOp):
         network_operations(nn.Sequential(nn.Conv2d(3, 4, 1), nn.GELU()), (3, 8, 8))
 
@@ -75,7 +75,7 @@ def test_what_the_dpu_cannot_take_is_named() -> None:
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)), []),
     ],
 )
-def test_what_does_not_fit_the_dpu_is_not_predicted_on_it(
+def test_layers_unsuited_to_the_dpu_are_not_predicted_on_it(
     network: nn.Module, left: list[str]
 ) -> None:
     """Windows and channels beyond the DPU's limits go to the CPU, as in the network's file."""

@@ -415,7 +415,7 @@ def test_mean_and_std_are_those_of_pixels_up_to_1(network: nn.Module, images: Te
         tutelage.quantise(network, images, mean=[0.5], std=[58.0])
 
 
-def test_what_is_no_network_and_what_is_not_quantised(
+def test_not_a_network_and_not_quantised(
     network: nn.Module, images: Tensor, tmp_path: Path
 ) -> None:
     with pytest.raises(TypeError, match=r"network must be a torch\.nn\.Module, not function"):

@@ -350,9 +350,7 @@ def test_mse_has_the_least_error_of_all_powers_of_two(images: Tensor) -> None:
         assert min(errors, key=errors.__getitem__) == found[quantiser.index]
 
 
-def test_mse_looks_at_a_sample_of_what_is_much(
-    images: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mse_samples_large_tensors(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, sampled = _student("densenet-tiny", Bits(4, 4)), _student("densenet-tiny", Bits(4, 4))
     calibrate(whole, images[:200])
     monkeypatch.setattr("tutelage.host.quantise.calibrate._MOST_VALUES", 20_000)
@@ -414,7 +412,7 @@ def test_every_parameter_learns(images: Tensor) -> None:
     assert student.images.name in still and set(still) <= {student.images.name, "pool"}
 
 
-def test_training_with_frozen_norms_computes_what_is_deployed(images: Tensor) -> None:
+def test_training_with_frozen_norms_computes_the_deployed_network(images: Tensor) -> None:
     student = _student("densenet-small", Bits(4, 4))
     calibrate(student, images[:100])
     _teach(student, images)

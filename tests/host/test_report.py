@@ -299,7 +299,7 @@ def _bench(folder: Path) -> None:
     (folder / "bench.json").write_text(json.dumps(report))
 
 
-def test_text_of_strangers_stays_text(tmp_path: Path) -> None:
+def test_untrusted_text_stays_text(tmp_path: Path) -> None:
     _bench(tmp_path / "results/bench/one")
     _, text = _report(tmp_path / "report", "--results", str(tmp_path / "results"))
     assert "<script>alert" not in text and "&lt;script&gt;alert" in text

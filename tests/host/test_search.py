@@ -100,7 +100,7 @@ def test_a_worker_that_lives_keeps_its_trial_and_leaves_it_when_it_ends(
     assert done.value == 2.0 and done.user_attrs["seconds"] == 3.0
 
 
-def test_a_worker_whose_trial_was_taken_back_is_told(tmp_path: Path) -> None:
+def test_a_worker_is_notified_of_a_revoked_trial(tmp_path: Path) -> None:
     study, told = _study(_journal(tmp_path)), list[str]()
     with Leases(study, LEASE) as held:
         held.take(0, lambda: told.append("lost"))
@@ -204,7 +204,7 @@ def test_attributes_that_are_none(tmp_path: Path) -> None:
         ("nothing://me:secret@host/db", "the storage failed"),
     ],
 )
-def test_what_is_not_a_storage(url: str, words: str) -> None:
+def test_invalid_storages(url: str, words: str) -> None:
     with pytest.raises(StorageError, match=words) as raised, storage_errors(url):
         open_study(url, "x", ["maximize"])
     assert "secret" not in str(raised.value) and "\n" not in str(raised.value)
@@ -225,7 +225,7 @@ def test_passwords_and_leases() -> None:
             Shared("journal:x", seconds)
 
 
-def test_without_optuna_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_optuna_the_install_command_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(MissingPackage, match=r"'optuna'.*tutelage\[search\]"):
         open_study("", "x", ["maximize"])
@@ -259,7 +259,7 @@ def _run(item: int) -> dict[str, Any]:
     return {"accuracy": item}
 
 
-def test_a_worker_runs_what_there_is_and_waits_for_what_may_come() -> None:
+def test_a_worker_runs_ready_cells_and_waits_for_others() -> None:
     queue, stopped = _Numbers(), list[int]()
     found = dict(work(queue, _run, 2, 0, lambda: stopped.append(1)))
     assert found.pop(2) == "two"

@@ -252,7 +252,7 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     assert not about, about
 
 
-def test_what_a_service_cannot_be(tmp_path: Path) -> None:
+def test_invalid_services(tmp_path: Path) -> None:
     plan = Plan("zcu104", make_model(tmp_path / "mine"))
     if shutil.which("rsync") is None or shutil.which("ssh") is None:
         pytest.skip("needs ssh and rsync")
@@ -282,7 +282,7 @@ def test_the_variables_are_the_applications() -> None:
     assert (options.SOURCE_VARIABLE, options.TOKEN_VARIABLE) == (SOURCE_VARIABLE, TOKEN_VARIABLE)
 
 
-def test_a_dry_run_shows_what_becomes_of_the_service(tmp_path: Path, capsys: Any) -> None:
+def test_a_dry_run_shows_the_service(tmp_path: Path, capsys: Any) -> None:
     if shutil.which("rsync") is None or shutil.which("ssh") is None:
         pytest.skip("needs ssh and rsync")
     command = ["deploy", "user@host", "--model", str(make_model(tmp_path / "mine")), "--dry-run"]

@@ -86,7 +86,7 @@ def test_the_walk_is_in_the_order_of_sorted_paths(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [16, [12, 20]])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_streamed_folder_is_what_is_read_into_memory(photos: Path, split: str, size: Any) -> None:
+def test_a_streamed_folder_equals_one_in_memory(photos: Path, split: str, size: Any) -> None:
     kept = load("folder", photos, split, size)
     streamed = load("folder", photos, split, size, memory=0)
     assert streamed.is_streamed and not kept.is_streamed
@@ -107,7 +107,7 @@ def test_a_streamed_folder_is_what_is_read_into_memory(photos: Path, split: str,
     assert streamed.pixels(rows).is_contiguous(memory_format=torch.channels_last)
 
 
-def test_what_fits_is_in_memory(photos: Path) -> None:
+def test_data_that_fits_is_in_memory(photos: Path) -> None:
     bytes_of_train = 17 * 8 * 8 * 3
     assert not load("folder", photos, "train", 8, memory=bytes_of_train).is_streamed
     assert load("folder", photos, "train", 8, memory=bytes_of_train - 1).is_streamed
@@ -119,7 +119,7 @@ def _requests(data: DataSet, augmentation: Augmentation) -> list[Request]:
     return [Request(0, part, augmentation.draw(len(part), generator), 7) for part in rows]
 
 
-def test_workers_read_what_this_process_reads(photos: Path) -> None:
+def test_workers_read_the_same_as_this_process(photos: Path) -> None:
     augmentation = Augmentation(flip=True, shift=2, cutout=3, random_resized_crop=0.2)
     data = load("folder", photos, "train", 16, memory=0)
     requests = _requests(data, augmentation)
@@ -229,7 +229,7 @@ def test_a_broken_picture_does_not_hinder_calibration(photos: Path) -> None:
     assert torch.equal(readable_inputs(data), data.inputs(torch.tensor(rows)))
 
 
-def test_an_evaluation_counts_what_can_be_read(photos: Path) -> None:
+def test_an_evaluation_counts_readable_images(photos: Path) -> None:
     data = load("folder", photos, "test", 8, memory=0)
     data.files[0].write_bytes(b"")
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))

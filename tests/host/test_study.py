@@ -177,7 +177,7 @@ def test_the_time_that_is_left() -> None:
     assert seconds_left(cells, {}, {"qat": 20}, 1) is None
 
 
-def test_what_it_is_judged_by(spec: Path, tmp_path: Path) -> None:
+def test_a_study_is_judged_by_validation(spec: Path, tmp_path: Path) -> None:
     table = {**read_toml(spec), "judged_by": "validation"}
     study = studies.Study(table, tmp_path)
     found = {"accuracy": 50.0, "validation_accuracy": 60.0, "seconds": 1.0}
@@ -263,7 +263,7 @@ def _read(table: dict[str, Any], folder: Path) -> studies.Study:
     return studies.read_study(path, folder)
 
 
-def test_where_the_runs_lie_does_not_count() -> None:
+def test_the_location_of_the_runs_does_not_matter() -> None:
     """A study's results are recognised after moving them."""
     spec = read_toml(studies.DEFAULT)
     here, there = (studies.Study(spec, Path(place)) for place in ("results", "/elsewhere"))
@@ -347,7 +347,7 @@ def test_two_workers_share_a_study_and_one_is_killed(
 
 
 @pytest.mark.slow
-def test_ctrl_c_gives_back_what_a_worker_was_at(repo_root: Path, tmp_path: Path) -> None:
+def test_ctrl_c_releases_a_workers_cell(repo_root: Path, tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="needs Optuna, which is not installed")
     from tutelage.host.search.storage import open_study
 
@@ -365,7 +365,7 @@ def test_ctrl_c_gives_back_what_a_worker_was_at(repo_root: Path, tmp_path: Path)
     assert len(given_back) == 2 and all(trial.user_attrs["released"] for trial in given_back)
 
 
-def test_weights_that_another_machine_has_for_itself_are_told(
+def test_weights_only_on_another_machine_are_reported(
     repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("optuna", reason="needs Optuna, which is not installed")
@@ -406,7 +406,7 @@ def test_a_cell_of_which_workers_die_is_given_up(
         assert cells.take() is None and cells.is_open() == (losses == 2)
 
 
-def test_a_changed_study_does_its_cells_anew(repo_root: Path, tmp_path: Path) -> None:
+def test_a_changed_study_runs_its_cells_again(repo_root: Path, tmp_path: Path) -> None:
     table = _spec(repo_root / "app" / "demo" / "images")
     study = studies.Study(table, tmp_path)
     study.record({cell.name: {"accuracy": 50.0, "seconds": 1.0} for cell in study.cells})
@@ -417,7 +417,7 @@ def test_a_changed_study_does_its_cells_anew(repo_root: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_cell_that_fails_is_told_and_the_rest_goes_on(
+def test_a_failed_cell_is_reported_and_the_others_run(
     spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec.write_text(spec.read_text().replace("[[8, 8], [3, 3]]", "[[8, 8]]"))
@@ -445,7 +445,7 @@ def test_wrong_studies(spec: Path, tmp_path: Path, change: tuple[str, str], word
 
 
 @pytest.mark.parametrize("text", [b"a,b\n1,2\n", b"\xff\xfe", b"cell,settings\nx"])
-def test_a_table_of_another_kind_is_told(
+def test_a_table_of_another_kind_is_reported(
     text: bytes, spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "study.csv").write_bytes(text)

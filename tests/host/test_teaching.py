@@ -127,7 +127,7 @@ def test_a_students_layer_is_found_by_its_value() -> None:
         layers_with_values_of(["block"], network, student)
 
 
-def test_features_are_added_to_what_is_distilled(
+def test_features_are_added_to_the_distillation_loss(
     float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
 ) -> None:
     features = {"layers": BLOCKS, "weight": 2.0}
@@ -225,7 +225,7 @@ def test_a_low_bit_student_starts_from_a_wider_one(
 # -- joined bits -----------------------------------------------------------------------------
 
 
-def test_what_meets_in_a_concat_has_bits_of_its_own(images: Tensor) -> None:
+def test_inputs_of_a_concat_have_their_own_bits(images: Tensor) -> None:
     student = _student(Bits(3, 3, joined=8), images)
     widths = {name: q.bits for name, q in student.activation_of.items()}
     assert widths["cat"] == widths["features/conv0"] == 8

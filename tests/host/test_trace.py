@@ -106,7 +106,7 @@ def test_operands_by_their_names() -> None:
     assert last.inputs == ("conv", "avg_pool2d")
 
 
-def test_what_can_be_negative() -> None:
+def test_signed_layers() -> None:
     layers = trace(Own(), SHAPE)
     assert [name for name in layers if not is_signed(layers, name)] == ["values_2", "body/0"]
 

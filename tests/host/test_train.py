@@ -354,7 +354,7 @@ def _kill_after_next_checkpoint(process: subprocess.Popen[bytes], path: Path, wa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("quantised, more", [(False, ""), (True, ""), (False, STREAMED)])
-def test_two_processes_do_what_one_does(
+def test_two_processes_compute_the_same_as_one(
     repo_root: Path, folder: Path, float_run: Path, tmp_path: Path, quantised: bool, more: str
 ) -> None:
     start = float_run if quantised else None
@@ -384,7 +384,9 @@ def test_another_configuration_does_not_resume(
         train(_quantised("qat", float_run, seed=1), tmp_path, resume=True, data=data)
 
 
-def test_what_cannot_be_trained_is_said(data: tuple[DataSet, DataSet], tmp_path: Path) -> None:
+def test_untrainable_configurations_are_reported(
+    data: tuple[DataSet, DataSet], tmp_path: Path
+) -> None:
     with pytest.raises(
         ConfigError, match="there are 240 training images, fewer than batch_size, which is 301"
     ):
@@ -417,7 +419,7 @@ def test_a_teacher_in_bfloat16_leaves_the_student_in_float32(
 @pytest.mark.parametrize(
     "content", [b"", b"text", b"\xff" * 64, b"\x08\x00\x00\x00\x00\x00\x00\x00{}"]
 )
-def test_checkpoints_from_strangers(content: bytes, tmp_path: Path) -> None:
+def test_untrusted_checkpoints(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     with pytest.raises(

@@ -83,7 +83,7 @@ def test_without_its_data_it_says_so(
     assert "train-images-idx3-ubyte" in error and error.count("\n") == 1
 
 
-def test_wrong_use_and_failures_are_told_in_one_line(
+def test_wrong_use_and_failures_are_reported_in_one_line(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--data", str(data), "--runs", str(tmp_path / "runs")]
@@ -100,7 +100,7 @@ def _failing(*args: Any) -> Any:
 
 
 @pytest.mark.parametrize("engine", ["fast", "reference"])
-def test_the_shipped_accuracy_is_what_the_shipped_file_gives(repo_root: Path, engine: str) -> None:
+def test_the_shipped_accuracy_is_that_of_the_shipped_file(repo_root: Path, engine: str) -> None:
     folder = repo_root / "app" / "demo"
     images, labels = _shipped(repo_root)
     data = DataSet(images, labels, FASHION)

@@ -76,7 +76,7 @@ def test_they_are_pytorchs(before: tuple[int, int], after: tuple[int, int], mode
 
 
 @pytest.mark.parametrize("mode", ["nearest", "transposed"])
-def test_what_the_dpu_has_instead(mode: str) -> None:
+def test_replacements_on_the_dpu(mode: str) -> None:
     torch.manual_seed(0)
     network = _network(scale_factor=(2, 3), mode="bilinear").eval()
     graph, _ = normalise_by_steps(network, SHAPE, {"bilinear": mode})
@@ -92,7 +92,7 @@ def test_what_the_dpu_has_instead(mode: str) -> None:
         torch.testing.assert_close(step(x)[inside], wanted[inside])
 
 
-def test_scales_that_are_no_quotient_are_refused() -> None:
+def test_scales_that_are_not_a_quotient_are_refused() -> None:
     def forward(x: Tensor) -> Tensor:
         return F.interpolate(x, scale_factor=1.3, mode="bilinear")
 

@@ -482,7 +482,7 @@ def test_inspection(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
 
 
-def test_inspection_of_what_is_not_for_the_dpu(capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspection_of_a_model_not_for_the_dpu(capsys: pytest.CaptureFixture[str]) -> None:
     wide = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 17))
     Inspector("zcu104").inspect(wide, torch.zeros(1, 3, 40, 40), "cpu", "found")
     assert "Sequential__1: kernel 17x17; the DPU supports 1 to 16" in capsys.readouterr().out

@@ -110,7 +110,7 @@ def test_the_same_images_are_held_out_of_runs_of_other_seeds(repo_root: Path) ->
         held_out(0, validation_seed=-2)
 
 
-def test_what_is_not_trained_is_judged_by_them_too(repo_root: Path, tmp_path: Path) -> None:
+def test_untrained_runs_are_judged_by_them_too(repo_root: Path, tmp_path: Path) -> None:
     weights = tmp_path / "w.safetensors"
     network = create("densenet-tiny")
     checkpoint.save(weights, {"student": network.state_dict()}, {})
@@ -137,7 +137,7 @@ def test_a_directory_of_its_own(repo_root: Path, tmp_path: Path) -> None:
         run_data(config)
 
 
-def test_what_cannot_be_held_out(repo_root: Path, tmp_path: Path) -> None:
+def test_invalid_validation_splits(repo_root: Path, tmp_path: Path) -> None:
     for wrong, words in ((1.0, "validation is 1"), (-0.1, "validation is -0.1")):
         with pytest.raises(ConfigError, match=words):
             make_config(_table(repo_root, data={"validation": wrong}))
@@ -307,7 +307,7 @@ def test_weights_that_do_not_fit(repo_root: Path, tmp_path: Path) -> None:
         train(config, tmp_path)
 
 
-def test_class_weights_change_what_is_learnt(repo_root: Path, tmp_path: Path) -> None:
+def test_class_weights_change_the_result(repo_root: Path, tmp_path: Path) -> None:
     weights = [1e-6] * 10
     weights[3] = 1.0
     config = make_config(_table(repo_root, training={"class_weights": weights}))

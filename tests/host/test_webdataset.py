@@ -104,7 +104,9 @@ def test_a_place_of_its_own_for_validation(tmp_path: Path) -> None:
     assert held.labels.tolist() == [2, 0] and held.form == train.form and held.shape == (3, 6, 6)
 
 
-def test_what_is_no_sample_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_that_are_not_samples_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Other members, samples without one of their parts, links and devices."""
     picture = _png(_pictures(1)[0])
     path = _shard(
@@ -142,7 +144,7 @@ def test_only_files_of_the_folder_are_shards(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "label", [b"cat", b"", b"-1", b"1.5", b"100000", b"9" * 10, b"\xd9\xa3", b" " * 30]
 )
-def test_labels_that_are_no_numbers(tmp_path: Path, label: bytes) -> None:
+def test_labels_that_are_not_numbers(tmp_path: Path, label: bytes) -> None:
     _shard(tmp_path / "a.tar", [("a.cls", label), ("a.png", b"")])
     _refused("a.tar: a.cls: a label must be a number from 0 to 99999", tmp_path)
 

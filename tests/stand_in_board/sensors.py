@@ -31,8 +31,9 @@ _IDLE = {
     "1V13": (1125, 218, 218750), "5V0": (5000, 0, 0), "FMC": (156, 10187, 31250),
     "MGTRA": (835, 39, 31250),
 }  # fmt: skip
-# Power of a busy core of the DPU, W: made up, after 1.24 W per core of a ZCU102 with YOLOv5n, and
-# its share of the conversion losses from 12 V (../shared/facts/zcu104.md).
+# Power of a busy core of the DPU, W: made up, after 1.24 W per core of a ZCU102 with YOLOv5n
+# (14.22 W on three cores, 10.50 W idle; the source is in dpu/predict/power.toml), and its share of
+# the conversion losses from 12 V.
 _WATTS_PER_CORE = {"12V": 1.55, "INT": 1.24}
 _INPUT = (12000, 0, 0)  # channel 1 of an IRPS5401: its own supply, not a rail
 _SHUNT_MICROOHMS = 5000  # of the INA226: the device tree's shunt-resistor

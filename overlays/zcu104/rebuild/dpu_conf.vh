@@ -1,6 +1,6 @@
 // The DPU of the ZCU104's overlay: DPUCZDX8G, B4096 (two of them, see the Makefile), 300 MHz.
 //
-// NEVER BUILT WITH THIS FILE: Vivado was not available.
+// NEVER BUILT WITH THIS FILE.
 // The options are those of AMD's prebuilt overlay. The names of the macros are those of dpu_conf.vh in
 // AMD's DPUCZDX8G reference design, from memory: compare this file with the one in the reference
 // design (the Makefile shows the differences) before hours of building.

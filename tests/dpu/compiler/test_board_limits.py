@@ -70,7 +70,7 @@ def test_layers_of_many_channels_are_split(
     check_part(dpu_parts(model.finish())[0], fingerprint, BANK_DEPTH, 1)
 
 
-def test_what_no_split_helps_is_refused_by_name() -> None:
+def test_an_unsplittable_layer_is_refused_by_name() -> None:
     model = CompiledModel("limits")
     image = _image(model, 1, 1, 8192)
     model.output(model.conv2d("deep", image, _values(4, 1, 1, 8192), 6, None, 0, 4))

@@ -14,7 +14,7 @@ from tutelage.dpu.isa.formats import ISA1, ISAS, IsaError
 
 
 @given(st.data())
-def test_what_is_disassembled_is_assembled_to_the_same(data: st.DataObject) -> None:
+def test_disassembled_code_assembles_to_the_same_bytes(data: st.DataObject) -> None:
     isa = data.draw(st.sampled_from(list(ISAS.values())))
     code = data.draw(st.lists(instructions(isa), max_size=8))
     comments = data.draw(st.lists(st.sampled_from(["", "conv1; 8 rows"]), max_size=len(code)))

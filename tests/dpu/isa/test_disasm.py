@@ -61,7 +61,7 @@ def test_tensors_of_a_real_file(cnn: PartCode) -> None:
     assert last.bytes == (3, 0, 10) and last.ddr == (168, 168)
 
 
-def test_what_reads_what_is_the_graphs(cnn: PartCode) -> None:
+def test_reads_are_those_of_the_graph(cnn: PartCode) -> None:
     """Each convolution reads its constants and its input, by the graph and by its code."""
     nodes = nodes_of(cnn.part.subgraph)
     for place, instruction in enumerate(cnn.code):

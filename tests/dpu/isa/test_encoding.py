@@ -35,7 +35,7 @@ def test_fields_do_not_overlap_and_fit_their_words(isa: Isa) -> None:
 
 
 @given(st.data())
-def test_what_is_encoded_is_decoded(data: st.DataObject) -> None:
+def test_encoded_instructions_are_decoded(data: st.DataObject) -> None:
     isa = data.draw(st.sampled_from([ISA0, ISA1]))
     code = [*data.draw(st.lists(instructions(isa), max_size=8)), Instruction(isa.by_name["END"])]
     assert decode(encode(code), isa) == code

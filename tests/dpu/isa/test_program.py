@@ -104,7 +104,7 @@ def test_a_window_of_padding_alone_reads_nothing(program: list[Instruction]) -> 
         (4, {"length": 1024}, "1024 pixels of 10 channel groups exceed a bank's 2048 rows"),
     ],
 )
-def test_what_no_bank_has_room_for(
+def test_accesses_beyond_a_bank(
     program: list[Instruction], place: int, changes: dict[str, int], text: str
 ) -> None:
     program[place].__dict__.update(changes)
@@ -136,7 +136,7 @@ def test_engines_that_wait_for_ever(program: list[Instruction]) -> None:
         (2, {"act_type": 2}, "activation 2 is not one of 0, 1, 3 and 4"),
     ],
 )
-def test_what_no_machine_does(
+def test_code_that_no_machine_runs(
     program: list[Instruction], place: int, changes: dict[str, int], text: str
 ) -> None:
     program[place].__dict__.update(changes)

@@ -73,7 +73,7 @@ def test_a_layer_begins_late() -> None:
 
 
 @pytest.mark.parametrize("bank", [0, SHAPE.bias_bank])
-def test_what_was_saved_comes_back_late(bank: int) -> None:
+def test_a_load_waits_for_a_save(bank: int) -> None:
     """Every LOAD waits for it, unless the engine is busy meanwhile."""
     costs = replace(COSTS, load_cycles=0, stage_cycles=1000)
     save = _make("SAVE", SAVE, SAVE | LOAD, channel=16)  # 2 cycles
@@ -93,7 +93,7 @@ def test_the_layer_model_has_the_same_costs() -> None:
     assert simulate(code, SHAPE).cycles == simulate(code, SHAPE, costs).cycles
 
 
-def test_what_cannot_run_is_an_error() -> None:
+def test_invalid_code_is_an_error() -> None:
     with pytest.raises(IsaError, match="waits for a token of CONV"):
         simulate([_make("SAVE", SAVE | CONV, SAVE), END], SHAPE)
     with pytest.raises(IsaError, match="there is no preceding CONVINIT"):

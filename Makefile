@@ -1,10 +1,13 @@
+# make help    print this text
 # make setup   install everything, including PyTorch, into .venv
 # make demo    install the emulation's dependencies and classify real images on the emulated DPU
 # make test    install everything and run the quick tests
 # make test-all   run every test, also the slow ones, those of the documentation and the stand-in board
+# make test-slow, test-others   run a part of them: the quick and the slow tests, or the others
 # make coverage   run the quick tests and print how much of the code they run in their own process
-# make test-board PYTHON=python3.10   test app/ and board/ with the board's versions, and run
-#              test-board-full: deployments to an arm64 stand-in board (as root; built once, 3 minutes)
+# make test-board PYTHON=python3.10   run test-board-versions and test-board-full
+# make test-board-versions PYTHON=python3.10   test app/ and board/ with the board's versions of packages
+# make test-board-full   deploy to an arm64 stand-in board (as root; built once, 3 minutes)
 # make test-docs   run every command of the documentation, in a fresh copy, and check its longer claims
 # make fuzz    test every reader with damaged files, with new seeds, for SECONDS=900
 # make load    run 100,000 jobs in 32 threads on the emulation and compare every output (JOBS=...)
@@ -34,7 +37,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help setup demo docs test coverage test-all test-slow test-others test-docs fuzz load audit test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean clean-results
+.PHONY: help setup demo docs test coverage test-all test-slow test-others test-docs test-newest test-oldest fuzz load audit test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean clean-results
 .DELETE_ON_ERROR:
 
 help:

@@ -55,6 +55,8 @@ class ImageClassifier:
     ------
     ModelError
         The model cannot be loaded, or does not run here.
+    ValueError
+        `top` is less than 1.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -49,3 +50,11 @@ def test_clean_results_leaves_tracked_files(checkout: Path) -> None:
     _make(checkout, "clean-results")
     assert (checkout / TRACKED).exists() and not (checkout / MEASURED).exists()
     assert (checkout / ".venv").exists()
+
+
+def test_help_has_every_target(repo_root: Path) -> None:
+    text = (repo_root / "Makefile").read_text(encoding="utf-8")
+    phony = re.search(r"(?m)^\.PHONY: (.+)$", text)
+    assert phony
+    listed = ", ".join(re.findall(r"(?m)^# make ((?:[\w-]+, )*[\w-]+)", text))
+    assert sorted(phony[1].split()) == sorted(listed.split(", "))

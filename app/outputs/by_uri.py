@@ -1,4 +1,4 @@
-"""Opening of outputs by URI.
+"""Opening of outputs by URI: the implementation of `tutelage.output`.
 
 output = open_output("seen.csv")
 output.add(result)
@@ -32,9 +32,14 @@ def open_output(
 
     Parameters
     ----------
-    uri : path of a file, which is overwritten, or another form that `outputs_help` lists
+    uri : path of a file, which is overwritten, or another form that the help of
+        `tutelage classify` lists
     fps : frames per second of a video; None for the context's, or else the default
     context : facts about the run that the output may use
+
+    Returns
+    -------
+    an open output; a ``with`` block closes it
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Opening of sources by URI.
+"""Opening of sources by URI: the implementation of `tutelage.open`.
 
     source = open_source("photos/")
     for frame in source: ...
@@ -22,15 +22,22 @@ def open_source(
 
     Parameters
     ----------
-    uri : path, camera, URL or another form of `SOURCES`
-    reconnect : time in which a lost camera or stream may come back, s
+    uri : path of an image, directory or video, a camera, a URL, or another form that the help of
+        `tutelage classify` lists
+    reconnect : time in which a lost camera or stream may come back, s; 0 for none
     live : drop the oldest frames rather than make the source wait; None for the default of the
         kind of source
+
+    Returns
+    -------
+    an open source, which yields its frames; a ``with`` block closes it
 
     Raises
     ------
     SourceError
-        The source does not exist or is empty; CameraError for a camera or stream.
+        The source does not exist, is empty, or is of an unknown kind.
+    CameraError
+        A camera or stream cannot be opened. A SourceError.
     """
     uri = os.fspath(uri)
     opener = SOURCES.opener_of(uri)

@@ -177,6 +177,7 @@ class Power:
 
     @property
     def rails(self) -> tuple[str, ...]:
+        """Names of the measured rails; empty if nothing is measured."""
         return tuple(rail.name for rail in self._source.rails)
 
     @property

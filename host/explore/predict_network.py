@@ -29,6 +29,10 @@ def predict_network(
     board : file name of the board's profile
     input_shape : (C, H, W) of one image
 
+    Returns
+    -------
+    the prediction, whose times are in seconds
+
     Raises
     ------
     DpuError

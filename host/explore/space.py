@@ -56,6 +56,9 @@ DEMO: dict[str, Any] = {
 }
 """The default specification, with the demo's data and student."""
 
+SEARCHED = ("growth_rate", "depth", "stem", "size", "compression", "bottleneck", "bits")
+"""Keys of [explore] that list values to search, besides `float_training`."""
+
 _MOST = {"growth_rate": 256, "bottleneck": 16, "size": 4096}
 _MOST_LAYERS, _MOST_BLOCKS = 128, 8
 
@@ -189,11 +192,10 @@ def _with_student(table: Mapping[str, Any], student: dict[str, Any]) -> dict[str
 
 
 def _checked(table: dict[str, Any], config: Config, given: dict[str, Any]) -> Spec:
-    known = ("growth_rate", "depth", "stem", "size", "compression", "bottleneck", "bits")
     for key in given:
-        if key not in (*known, "float_training"):
-            raise ExploreError(f"[explore] has no {key!r}; use {', '.join(known)}")
-        if key in known and not (isinstance(given[key], list) and given[key]):
+        if key not in (*SEARCHED, "float_training"):
+            raise ExploreError(f"[explore] has no {key!r}; use {', '.join(SEARCHED)}")
+        if key in SEARCHED and not (isinstance(given[key], list) and given[key]):
             raise ExploreError(f"[explore] {key} must be a list that is not empty")
     base = _base(config)
     blocks = len(base["block_config"])

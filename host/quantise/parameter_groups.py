@@ -29,6 +29,10 @@ def parameter_groups(
     lr : learning rate of kernels, biases and norms
     threshold_lr : learning rate of thresholds; 0 keeps their values from calibration
     weight_decay : of kernels, the parameters of more than one dimension; the others have none
+
+    Returns
+    -------
+    three dicts with "params", "lr" and "weight_decay", as the optimisers of `torch.optim` take them
     """
     thresholds = student.thresholds()
     return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -37,6 +37,17 @@ def apply_change(table: dict[str, Any], change: str) -> None:
     table[last] = toml_file.parse_value(text)
 
 
+def check_keys(table: Any, known: Collection[str], where: str) -> None:
+    """Raise ConfigError if a value is not a table, or has a key that is not known."""
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{where} must be a table, not {type(table).__name__}")
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
+
+
 def from_table(cls: type[T], table: Any, where: str) -> T:
     """Return the dataclass that a table describes, including nested dataclasses.
 
@@ -49,15 +60,8 @@ def from_table(cls: type[T], table: Any, where: str) -> T:
     ConfigError
         A key is unknown or missing, or a value is of the wrong type or out of range.
     """
-    if not isinstance(table, Mapping):
-        raise ConfigError(f"{where} must be a table, not {type(table).__name__}")
+    check_keys(table, [f.name for f in fields(cls)], where)  # type: ignore[arg-type]
     hints = get_type_hints(cls)
-    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    for key in table:
-        if key not in names:
-            near = difflib.get_close_matches(key, names, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"
-            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
     values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in table.items()}
     try:
         return cls(**values)

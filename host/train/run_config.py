@@ -1,4 +1,4 @@
-"""Training from a TOML file or its tables, behind `tutelage.train`.
+"""Training from a TOML file or its tables: the implementation of `tutelage.train`.
 
 tutelage.train("student.toml", "runs/student")
 tutelage.train({"method": "float", "student": {"network": "densenet-small"}}, "runs/student")
@@ -27,7 +27,7 @@ def run_config(
 
     Parameters
     ----------
-    config : a run's TOML file (host/train/config.py documents it), or its tables
+    config : path of a run's TOML file, whose keys the reference lists as run.toml, or its tables
     output : directory for checkpoints, log and results
     resume : continue from the last checkpoint if there is one
     progress : displays the progress, such as `tutelage.host.train.progress.Terminal`

@@ -19,7 +19,13 @@ from tutelage.host.search.storage import Shared
 from tutelage.host.search.training_process import TrainingProcesses
 from tutelage.host.search.worker import work
 from tutelage.host.train.config import ConfigError, make_config, read_toml
-from tutelage.host.train.study_cells import WEIGHTS, StudyCell, cells_of, float_student
+from tutelage.host.train.study_cells import (
+    WEIGHTS,
+    StudyCell,
+    cells_of,
+    check_study_keys,
+    float_student,
+)
 from tutelage.host.train.study_queue import own_cells, shared_cells
 from tutelage.host.train.study_time import seconds_left
 
@@ -166,9 +172,10 @@ def read_study(path: Path, output: Path) -> Study:
     Raises
     ------
     ConfigError
-        The file cannot be read or a cell's configuration is wrong.
+        The file cannot be read, a key is unknown, or a cell's configuration is wrong.
     """
     spec = read_toml(path)
+    check_study_keys(spec, str(path))
     try:
         return Study(spec, output)
     except ConfigError:  # a ValueError whose text is complete

@@ -9,12 +9,24 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tutelage.host.train.config import make_config
+from tutelage.host.train.config import Config, make_config
+from tutelage.host.train.config_table import check_keys
 from tutelage.host.train.methods import METHODS, Phase, has_teacher
 from tutelage.host.train.student_kinds import STUDENT_KINDS
 
 WEIGHTS = "student.safetensors"
 """File in a run's directory that other runs start from."""
+
+STUDY_KEYS = (
+    "methods", "bits", "seeds", "judged_by", "data", "teacher_data", "student", "float_student",
+    "float_teacher", "float_augmentation", "training", "augmentation", "teachers", "qkd_shares",
+    "seconds", "ablation", "variants",
+)  # fmt: skip
+ABLATION_KEYS = ("bits", "seeds", "without", "temperatures")
+VARIANT_KEYS = ("method", "teacher", "bits", "seeds", "start")
+"""Keys of a variant besides the tables of a run that it changes."""
+
+_VARIANT_TABLES = tuple(f.name for f in fields(Config) if f.name not in (*VARIANT_KEYS, "seed"))
 
 _STARTS = (("student", "weights"), ("teacher", "weights"), ("quantisation", "start"))
 """Tables and keys of a configuration that have paths of such files."""
@@ -89,6 +101,29 @@ class _Way(NamedTuple):
     start: str = ""
 
 
+def check_study_keys(spec: Mapping[str, Any], where: str) -> None:
+    """Raise ConfigError for a key of a study that is not known and would have no effect.
+
+    `make_config` checks the keys of the tables of runs.
+
+    Parameters
+    ----------
+    spec : table of the study's TOML file
+    where : the place that error messages begin with, such as the file's name
+    """
+    methods = [name for name in (*METHODS, *STUDENT_KINDS) if name != "float"]
+    phases = [phase.name for phase in METHODS["qkd"].phases]
+    check_keys(spec, STUDY_KEYS, where)
+    check_keys(spec.get("ablation", {}), ABLATION_KEYS, f"{where}: ablation")
+    check_keys(spec.get("qkd_shares", {}), phases, f"{where}: qkd_shares")
+    check_keys(spec.get("seconds", {}), ("float-teacher", "float-student", *methods),
+               f"{where}: seconds")  # fmt: skip
+    variants = spec.get("variants", {})
+    check_keys(variants, variants, f"{where}: variants")  # titles are free
+    for title, table in variants.items():
+        check_keys(table, (*VARIANT_KEYS, *_VARIANT_TABLES), f"{where}: variants.{title!r}")
+
+
 def cells_of(spec: Mapping[str, Any], runs: Path) -> Iterator[StudyCell]:
     """Yield the main teacher, then for each seed the float student, methods, ablation and variants.
 
@@ -158,9 +193,8 @@ def _ablated(spec: Mapping[str, Any]) -> Iterator[_Way]:
 
 def _variants(spec: Mapping[str, Any]) -> Iterator[tuple[_Way, Mapping[str, Any]]]:
     """Yield the ways of `[variants]` with their tables."""
-    own = {"method", "teacher", "bits", "seeds", "start"}
     for title, table in spec.get("variants", {}).items():
-        tables = {key: value for key, value in table.items() if key not in own}
+        tables = {key: value for key, value in table.items() if key not in VARIANT_KEYS}
         teacher = table.get("teacher", _teachers(spec)[0])
         start = table.get("start", "")
         yield _Way(title, table["method"], teacher, tables, start=start), table

@@ -2,8 +2,8 @@
 
     python -m tests.app.record_page
 
-writes docs/live_page.png, the page after half a minute, and docs/images/live-page.webp, the next
-seconds as a moving picture. Needs Chromium and Playwright.
+writes docs/images/live_page.png, the page after half a minute, and docs/images/live-page.webp, the
+next seconds as a moving picture. Needs Chromium and Playwright.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from playwright.sync_api import Page, sync_playwright
 from tests.app.test_web_page import ARGUMENTS, CHROMIUM
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURE, MOVING = ROOT / "docs/live_page.png", ROOT / "docs/images/live-page.webp"
+PICTURE, MOVING = ROOT / "docs/images/live_page.png", ROOT / "docs/images/live-page.webp"
 SIZE = {"width": 1280, "height": 1000}
 WIDTH = 960  # pixels of the moving picture
 WARM_SECONDS = 30.0  # until the charts have something to show

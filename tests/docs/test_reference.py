@@ -1,9 +1,10 @@
-"""The reference has a heading and a description for each command-line option and TOML key."""
+"""The reference describes each command-line option, TOML key, variable and name of the API."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import inspect
 import re
 import sys
 import textwrap
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import tutelage
 from tests.docs.conftest import ROOT
 from tutelage.core.commands import COMMANDS
 from tutelage.core.images.input_form import InputForm
@@ -99,6 +101,38 @@ def test_each_option_has_a_heading_and_a_description(name: str, generated: Any) 
         ]
         assert len(texts) == 1, f"{name} {option}: {len(texts)} headings"
         assert texts[0], f"{name} {option}: has no help text"
+
+
+# -- Python -----------------------------------------------------------------------------------
+
+
+def _python_sections() -> dict[str, list[str]]:
+    """Return the dotted names of the blocks of the Python API's page, by heading."""
+    page = (REFERENCE / "python-api.md").read_text(encoding="utf-8")
+    found = [re.split(r" \{ #\w+ \}\n", part, maxsplit=1) for part in page.split("\n## ")[1:]]
+    return {heading: re.findall(r"(?m)^::: (\S+)$", text) for heading, text in found}
+
+
+def _imported(dotted: str) -> Any:
+    module, _, name = dotted.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def test_each_name_of_the_api_has_a_section_with_its_object() -> None:
+    pytest.importorskip("torch", reason="names of the set `host`")
+    sections = _python_sections()
+    assert sorted(sections) == sorted(f"tutelage.{name}" for name in tutelage.__all__)
+    for name in tutelage.__all__:
+        assert _imported(sections[f"tutelage.{name}"][0]) is getattr(tutelage, name), name
+
+
+def test_each_parameter_of_the_api_has_a_description() -> None:
+    pytest.importorskip("torch", reason="names of the set `host`")
+    for dotted in (path for paths in _python_sections().values() for path in paths):
+        found = _imported(dotted)
+        named = re.findall(r"(?m)^(\w+(?:, \w+)*) : ", inspect.getdoc(found) or "")
+        described = {name for names in named for name in names.split(", ")}
+        assert set(inspect.signature(found).parameters) <= described, dotted
 
 
 # -- TOML -------------------------------------------------------------------------------------

@@ -433,7 +433,21 @@ def test_a_failed_cell_is_reported_and_the_others_run(
 @pytest.mark.parametrize(
     "change, words",
     [
-        (("seeds", "sedes"), "not a study: KeyError"),
+        (("seeds", "sedes"), r"study.toml: unknown key 'sedes'; did you mean 'seeds'\?"),
+        (("seeds = [0]\n", ""), "not a study: KeyError 'seeds'"),
+        (
+            ("[teachers", "[ablation]\ntemprature = [1.0]\n\n[teachers"),
+            r"ablation: unknown key 'temprature'; did you mean 'temperatures'\?",
+        ),
+        (("[teachers", "[qkd_shares]\nstudying = 0.1\n\n[teachers"), "unknown key 'studying'"),
+        (
+            ("[teachers", "[seconds]\nfloat-studnet = 9\n\n[teachers"),
+            "did you mean 'float-student'",
+        ),
+        (
+            ("[teachers", '[variants.more]\nmethod = "ptq"\nseed = [1]\n\n[teachers'),
+            r"variants.'more': unknown key 'seed'; did you mean 'seeds'\?",
+        ),
         (('"ptq"', '"magic"'), "magic"),
         (("[[8, 8], [3, 3]]", "[[9, 8]]"), "bits.weights is 9"),
     ],

@@ -175,8 +175,8 @@ def read_study(path: Path, output: Path) -> Study:
         The file cannot be read, a key is unknown, or a cell's configuration is wrong.
     """
     spec = read_toml(path)
-    check_study_keys(spec, str(path))
     try:
+        check_study_keys(spec, str(path))
         return Study(spec, output)
     except ConfigError:  # a ValueError whose text is complete
         raise

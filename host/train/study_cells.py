@@ -20,7 +20,7 @@ WEIGHTS = "student.safetensors"
 STUDY_KEYS = (
     "methods", "bits", "seeds", "judged_by", "data", "teacher_data", "student", "float_student",
     "float_teacher", "float_augmentation", "training", "augmentation", "teachers", "qkd_shares",
-    "seconds", "ablation", "variants",
+    "at", "seconds", "ablation", "variants",
 )  # fmt: skip
 ABLATION_KEYS = ("bits", "seeds", "without", "temperatures")
 VARIANT_KEYS = ("method", "teacher", "bits", "seeds", "start")
@@ -120,6 +120,11 @@ def check_study_keys(spec: Mapping[str, Any], where: str) -> None:
                f"{where}: seconds")  # fmt: skip
     variants = spec.get("variants", {})
     check_keys(variants, variants, f"{where}: variants")  # titles are free
+    widths = [spec["bits"], *(table.get("bits", []) for table in variants.values())]
+    check_keys(spec.get("at", {}), [_bits_text(*bits) for width in widths for bits in width],
+               f"{where}: at")  # fmt: skip
+    for bits, table in spec.get("at", {}).items():
+        check_keys(table, _VARIANT_TABLES, f"{where}: at.{bits}")
     for title, table in variants.items():
         check_keys(table, (*VARIANT_KEYS, *_VARIANT_TABLES), f"{where}: variants.{title!r}")
 
@@ -230,7 +235,7 @@ def _cell(spec: Mapping[str, Any], runs: Path, way: _Way, bits: list[int], seed:
         "augmentation": spec["augmentation"], "training": spec["training"],
         "student": dict(spec["student"]),
     }  # fmt: skip
-    at_these_bits = spec.get("at", {}).get(f"W{weights}A{activations}", {})
+    at_these_bits = spec.get("at", {}).get(_bits_text(weights, activations), {})
     for name, table in (*at_these_bits.items(), *way.tables.items()):
         config[name] = {**config.get(name, {}), **table} if isinstance(table, dict) else table
     wider = _wider(spec, way, bits) if way.start else None
@@ -250,6 +255,10 @@ def _cell(spec: Mapping[str, Any], runs: Path, way: _Way, bits: list[int], seed:
              "teacher": master if "teacher" in config else "",
              "temperature": config["training"].get("temperature", "")}  # fmt: skip
     return StudyCell(_name(way.title, bits, seed), config, facts, tuple(needs))
+
+
+def _bits_text(weights: int, activations: int) -> str:
+    return f"W{weights}A{activations}"
 
 
 def _name(title: str, bits: list[int], seed: int) -> str:

@@ -435,6 +435,11 @@ def test_a_failed_cell_is_reported_and_the_others_run(
     [
         (("seeds", "sedes"), r"study.toml: unknown key 'sedes'; did you mean 'seeds'\?"),
         (("seeds = [0]\n", ""), "not a study: KeyError 'seeds'"),
+        (("[[8, 8], [3, 3]]", "[[8]]"), "not a study: TypeError"),
+        (
+            ("[teachers", "[at.W8A9.training]\nlr = 0.1\n\n[teachers"),
+            r"at: unknown key 'W8A9'; did you mean 'W8A8'\?",
+        ),
         (
             ("[teachers", "[ablation]\ntemprature = [1.0]\n\n[teachers"),
             r"ablation: unknown key 'temprature'; did you mean 'temperatures'\?",

@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
-from tests.app.test_web_page import ARGUMENTS, CHROMIUM
+from tests.app.test_web_page import ARGUMENTS
+from tests.browser import CHROMIUM
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE, MOVING = ROOT / "docs/images/live_page.png", ROOT / "docs/images/live-page.webp"

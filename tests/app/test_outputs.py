@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.browser import CHROMIUM, needs_chromium
 from tutelage.app.outputs import _video_writer as video_writer
 from tutelage.app.outputs import video
 from tutelage.app.outputs.annotation import fit
@@ -23,8 +24,6 @@ from tutelage.app.outputs.registry import OutputContext
 from tutelage.app.outputs.terminal import Lines, LiveTable
 from tutelage.app.pipeline.result import Result
 from tutelage.app.sources.frames import Frame
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def _results() -> list[Result]:
@@ -114,7 +113,7 @@ def _video(path: Path, told: list[str]) -> None:
     output.close()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt install chromium)")
+@needs_chromium
 def test_a_browser_plays_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
     told: list[str] = []

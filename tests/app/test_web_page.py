@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,11 +32,11 @@ from playwright.sync_api import (
 )
 
 from tests.app.web_results import FACTS, LABELS, Feeder, labelled, result, served
+from tests.browser import CHROMIUM, needs_chromium
 from tutelage.app.pipeline.result import Result
 from tutelage.app.sources.frames import Frame
 from tutelage.app.web import WebOutput
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -52,7 +51,7 @@ SHOTS = os.environ.get("TUTELAGE_SHOTS")  # a directory to keep screenshots in
 READBACK = re.compile("readback operations")  # from these tests' own checks of the charts
 BROKEN_OFF = re.compile(r"ERR_(CONNECTION_REFUSED|INCOMPLETE_CHUNKED_ENCODING|CONNECTION_RESET)")
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt install chromium)")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")

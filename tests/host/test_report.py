@@ -16,6 +16,7 @@ import pytest
 
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
+from tests.browser import chromium
 from tutelage.__main__ import main
 from tutelage.core.files import sha256_of
 from tutelage.core.results.run_json import read_run
@@ -347,10 +348,6 @@ def test_cells() -> None:
 
 @pytest.mark.slow
 def test_nothing_is_clipped_on_a_phone_and_on_paper(tmp_path: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium here")
     _training(tmp_path / "run")
     results = tmp_path / "results"
     shutil.copytree(
@@ -358,8 +355,7 @@ def test_nothing_is_clipped_on_a_phone_and_on_paper(tmp_path: Path) -> None:
     )
     _bench(results / "bench/one")
     _report(tmp_path / "report", "--training", str(tmp_path / "run"), "--results", str(results))
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium() as browser:
         tab = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
         errors: list[str] = []
         tab.on("console", lambda message: errors.append(message.text))
@@ -372,7 +368,6 @@ def test_nothing_is_clipped_on_a_phone_and_on_paper(tmp_path: Path) -> None:
         assert tab.evaluate("document.documentElement.scrollWidth") == 687
         assert tab.evaluate(_CLIPPED) == []
         paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-        browser.close()
     assert dark == "rgb(20, 23, 27)" and paper == "rgb(255, 255, 255)" and errors == []
 
 

@@ -27,7 +27,8 @@ def banks_svg(parts: Sequence[Part]) -> str:
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" role="img" style="{escaped(_STYLE)}">\n'
+        f'viewBox="0 0 {width} {height}" role="img" aria-label="Banks of the DPU over time" '
+        f'style="{escaped(_STYLE)}">\n'
         f'<rect width="{width}" height="{height}" fill="#fff"/>\n{body}\n</svg>\n'
     )
 

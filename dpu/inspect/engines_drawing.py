@@ -41,7 +41,8 @@ def engines_drawing(parts: Sequence[PartCode]) -> str:
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" role="img" style="{escaped(_STYLE)}">\n'
+        f'viewBox="0 0 {width} {height}" role="img" aria-label="Engines of the DPU over time" '
+        f'style="{escaped(_STYLE)}">\n'
         f'<rect width="{width}" height="{height}" fill="#fff"/>\n{body}\n</svg>'
     )
 

@@ -17,10 +17,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
-from tests.app.test_web_page import ARGUMENTS
-from tests.browser import CHROMIUM
+from tests.browser import chromium
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE, MOVING = ROOT / "docs/images/live_page.png", ROOT / "docs/images/live-page.webp"
@@ -74,14 +73,12 @@ def _frames(page: Page) -> list[np.ndarray]:
 
 def main() -> None:
     """Write both pictures."""
-    with _run() as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with _run() as url, chromium() as browser:
         page = browser.new_page(viewport={"width": SIZE["width"], "height": SIZE["height"]})
         page.goto(url)
         page.wait_for_timeout(1e3 * WARM_SECONDS)
         page.screenshot(path=PICTURE)
         frames = _frames(page)
-        browser.close()
     animation = cv2.Animation()
     animation.frames = frames
     animation.durations = [int(1e3 * FRAME_SECONDS)] * len(frames)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.browser import CHROMIUM, needs_chromium
+from tests.browser import chromium
 from tutelage.app.outputs import _video_writer as video_writer
 from tutelage.app.outputs import video
 from tutelage.app.outputs.annotation import fit
@@ -113,9 +113,7 @@ def _video(path: Path, told: list[str]) -> None:
     output.close()
 
 
-@needs_chromium
 def test_a_browser_plays_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
     told: list[str] = []
     if shutil.which("ffmpeg"):
         _video(tmp_path / "program.mp4", told)
@@ -124,15 +122,13 @@ def test_a_browser_plays_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     if any("browsers do not play" in line for line in told):  # as OpenCV is built
         pytest.skip(told[0])
     monkeypatch.undo()
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         page = browser.new_page()
         for path in tmp_path.glob("*.mp4"):
             html = path.with_suffix(".html")
             html.write_text(f'<video src="{path.name}" muted></video>')
             page.goto(html.as_uri())
             assert page.evaluate(PLAYS) == [320, ""], path.name
-        browser.close()
 
 
 PLAYS = """

@@ -28,39 +28,26 @@ from playwright.sync_api import (
     Page,
     Request,
     expect,
-    sync_playwright,
 )
 
 from tests.app.web_results import FACTS, LABELS, Feeder, labelled, result, served
-from tests.browser import CHROMIUM, needs_chromium
+from tests.browser import axe_faults, chromium
 from tutelage.app.pipeline.result import Result
 from tutelage.app.sources.frames import Frame
 from tutelage.app.web import WebOutput
 
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 WAIT_MS = 60_000
 SHOTS = os.environ.get("TUTELAGE_SHOTS")  # a directory to keep screenshots in
 # The console also reports requests that the page cancels, which are not errors.
 READBACK = re.compile("readback operations")  # from these tests' own checks of the charts
 BROKEN_OFF = re.compile(r"ERR_(CONNECTION_REFUSED|INCOMPLETE_CHUNKED_ENCODING|CONNECTION_RESET)")
 
-pytestmark = needs_chromium
-
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with chromium() as browser:
         expect.set_options(timeout=WAIT_MS)
         yield browser
-        browser.close()
 
 
 class Watched:
@@ -281,12 +268,9 @@ def test_a_phone_shows_the_run_first_and_no_list_of_facts(browser: Browser) -> N
         watched.assert_clean(web)
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
 def test_axe_finds_no_fault(browser: Browser, width: int, scheme: str) -> None:
-    """Covers what axe-core checks: landmarks, names, headings, roles, contrast."""
-    axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="needs axe-playwright-python"
-    )
     with served() as web, Watched(browser, width, 844, scheme) as watched:
         page = watched.page
         web._monitor.stop_recording(web._monitor.start_recording())
@@ -302,8 +286,7 @@ def test_axe_finds_no_fault(browser: Browser, width: int, scheme: str) -> None:
             summary.click()
         web.end_run("the camera is gone")
         expect(page.locator("#banner")).to_be_visible()
-        found_faults = axe.Axe().run(page).response["violations"]
-        assert [(fault["id"], fault["nodes"]) for fault in found_faults] == []
+        assert axe_faults(page) == []
 
 
 def test_untrusted_names_are_text(browser: Browser) -> None:

@@ -7,16 +7,17 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
 
 import pytest
 
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
-from tests.browser import CHROMIUM, needs_chromium
+from tests.browser import axe_faults, chromium
 from tutelage.__main__ import main
 from tutelage.core.files import sha256_of
 from tutelage.core.results.run_json import read_run
@@ -24,6 +25,9 @@ from tutelage.host.report.content import Part, Plot, Section, Table, cell_text
 from tutelage.host.report.html_page import html_page
 from tutelage.host.report.markdown import document
 from tutelage.host.report.trace_section import trace_section
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOSTILE = "<script>alert(1)</script>\"'|&$\\frac$"
@@ -346,32 +350,57 @@ def test_cells() -> None:
     assert "| a\\|b | c |" in text and "| x\\|y | - |" in text and "| 1.5 | 2 |" in text
 
 
-@pytest.mark.slow
-@needs_chromium
-def test_nothing_is_clipped_on_a_phone_and_on_paper(tmp_path: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
-    _training(tmp_path / "run")
-    results = tmp_path / "results"
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Write the demo's report and one with every section; return their URLs."""
+    folder = tmp_path_factory.mktemp("pages")
+    _training(folder / "run", classes=20)
+    results = folder / "results"
     shutil.copytree(
         ROOT / "results", results, ignore=lambda _, names: {"study", "bench"} & {*names}
     )
+    _report(folder / "demo", "--results", str(results))
     _bench(results / "bench/one")
-    _report(tmp_path / "report", "--training", str(tmp_path / "run"), "--results", str(results))
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
-        errors: list[str] = []
-        tab.on("console", lambda message: errors.append(message.text))
-        tab.goto((tmp_path / "report.html").as_uri())
-        assert tab.evaluate("document.documentElement.scrollWidth") == 390
-        dark = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-        tab.emulate_media(media="print")
-        # The width of A4 less two margins of 14 mm, at 96 pixels per inch.
-        tab.set_viewport_size({"width": 687, "height": 900})
-        assert tab.evaluate("document.documentElement.scrollWidth") == 687
-        assert tab.evaluate(_CLIPPED) == []
-        paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-        browser.close()
+    _report(folder / "complete", "--training", str(folder / "run"), "--results", str(results))
+    return {name: (folder / f"{name}.html").as_uri() for name in ("demo", "complete")}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["demo", "complete"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_no_fault(
+    browser: Browser, pages: dict[str, str], width: int, scheme: Literal["light", "dark"], name: str
+) -> None:
+    tab = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    tab.goto(pages[name])
+    assert axe_faults(tab) == []
+    tab.close()
+
+
+@pytest.mark.slow
+def test_nothing_is_clipped_on_a_phone_and_on_paper(
+    browser: Browser, pages: dict[str, str]
+) -> None:
+    tab = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    errors: list[str] = []
+    tab.on("console", lambda message: errors.append(message.text))
+    tab.goto(pages["complete"])
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390
+    dark = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    tab.emulate_media(media="print")
+    # The width of A4 less two margins of 14 mm, at 96 pixels per inch.
+    tab.set_viewport_size({"width": 687, "height": 900})
+    assert tab.evaluate("document.documentElement.scrollWidth") == 687
+    assert tab.evaluate(_CLIPPED) == []
+    paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    tab.close()
     assert dark == "rgb(20, 23, 27)" and paper == "rgb(255, 255, 255)" and errors == []
 
 

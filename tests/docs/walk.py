@@ -214,7 +214,7 @@ NO_OUTPUT = (
     "import numpy as np",
     "student = tutelage.quantise(network, loader",  # tests/host/test_quantised_network.py does it
     "from tutelage.dpu.runtime import shim",
-    "frame source ->",
+    "frames source ->",
     "camera, video, images ->",
     "acc = sum(q_in * q_w)",
     "v = (sum of",

@@ -1,6 +1,6 @@
 """MkDocs hook: pages and parts of pages that are generated from the code.
 
-`reference/command-line.md` lists every command and option of the parsers. A line
+`reference/command-line.md` has every command, program and option of the parsers. A line
 
     {{ keys tutelage.host.train.config.Config }}
     {{ keys tutelage.core.board_profile.Hazard below [hazards] }}
@@ -21,9 +21,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from tutelage.app.measure.__main__ import command_line_parser as measure_parser
 from tutelage.app.options import command_line_parser
+from tutelage.board.overlay.__main__ import command_line_parser as overlay_parser
 from tutelage.core.commands import COMMANDS, PROGRAM
 from tutelage.host.cli.command import click_command
+
+PROGRAMS = {"app-measure": measure_parser, "board-overlay": overlay_parser}
+"""Parsers of the programs that are not commands of `tutelage`, by the anchor of their section."""
 
 ROOT = Path(__file__).resolve().parents[1]
 _KEYS = re.compile(r"(?m)^\{\{ keys ([\w.]+)(?: below (\S+))? \}\}$")
@@ -171,7 +176,14 @@ def command_line() -> str:
     lines = ["# Command line\n", "Exit status: 0 done, 1 failed, 2 wrong use.\n"]
     for name, command in COMMANDS.items():
         lines += [f"## tutelage {name} {{ #{name} }}\n", f"{command.summary}\n"]
-        lines += _classify() if name == "classify" else _by_click(name)
+        if name == "classify":
+            lines += _by_argparse(name, command_line_parser(f"{PROGRAM} {name}"))
+        else:
+            lines += _by_click(name)
+    for name, make_parser in PROGRAMS.items():
+        parser = make_parser()
+        lines += [f"## {parser.prog} {{ #{name} }}\n", f"{parser.description}\n"]
+        lines += _by_argparse(name, parser)
     return "\n".join(lines)
 
 
@@ -189,14 +201,18 @@ def _by_click(name: str) -> Iterator[str]:
         yield from _option(name, names, metavar, getattr(parameter, "help", "") or "")
 
 
-def _classify() -> Iterator[str]:
-    parser = command_line_parser(f"{PROGRAM} classify")
+def _by_argparse(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in parser._actions:
         if isinstance(action, argparse._HelpAction):
             continue
         text = (action.help or "") % {**vars(action), "prog": parser.prog}
         metavar = action.metavar if isinstance(action.metavar, str) else ""
-        yield from _option("classify", list(action.option_strings), metavar, text)
+        if not action.option_strings:
+            yield from _option(name, [metavar], "", text)
+            continue
+        if action.choices and not metavar:
+            metavar = "|".join(map(str, action.choices))
+        yield from _option(name, list(action.option_strings), metavar, text)
     epilog = (parser.epilog or "").strip()
     yield f"```text\n{epilog}\n```\n"
 

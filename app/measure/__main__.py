@@ -37,7 +37,7 @@ _SPARE_HISTORY_SECONDS = 120.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure; return the exit status: 0 done, 1 failed or refused, 2 wrong use."""
-    parser = _parser()
+    parser = command_line_parser()
     options = parser.parse_args(arguments)
     try:
         steps = make_steps(options.scenario or ["single-stream", "offline"], options.threads,
@@ -88,7 +88,8 @@ def _images(model: Path) -> str:
     return str(own if own.is_dir() else DEMO_MODEL / "images")
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tutelage.app.measure",
         description="Measure a model's latency, throughput, power and energy on this machine.",

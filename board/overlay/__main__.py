@@ -23,21 +23,29 @@ from tutelage.core.errors import DONE, FAILED
 from tutelage.core.messages import run_command
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+def command_line_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tutelage.board.overlay",
         description="Load the DPU's overlay on the board, or check the requirements of a job.",
         epilog="Exit status: 0 no fault, 1 fault, 2 wrong use.",
     )
-    parser.add_argument("command", choices=("load", "check"))
+    parser.add_argument(
+        "command",
+        metavar="COMMAND",
+        choices=("load", "check"),
+        help='"load", as root: load the overlay; "check": check the requirements of a job',
+    )
     parser.add_argument("folder", metavar="DIR", type=Path, help="directory with the overlay")
-    parser.add_argument("--board", default=DEFAULT_BOARD, help="default: %(default)s")
+    parser.add_argument(
+        "--board", default=DEFAULT_BOARD, help="profile of the board; default: %(default)s"
+    )
     parser.add_argument("--model", type=Path, metavar="X.xmodel", help="check that it fits the DPU")
     parser.add_argument(
         "--plugin", type=Path, metavar="ops.py", help="custom CPU operators of the model"
     )
     parser.add_argument("--fix", action="store_true", help="repair vart.conf, and keep a backup")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None, root: Path = Path("/")) -> int:
@@ -47,7 +55,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = Path("/")) -> int:
     ----------
     root : directory that replaces / in all system paths
     """
-    options = _arguments(arguments)
+    options = command_line_parser().parse_args(arguments)
 
     def work() -> int:
         site = site_of(options.board, options.folder, root)

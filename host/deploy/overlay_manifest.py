@@ -22,7 +22,14 @@ MANIFEST = "overlay.toml"
 
 @dataclass(frozen=True)
 class OverlayFile:
-    """A file of an overlay: its local name, its name at the publisher's, its published md5."""
+    """A file of an overlay.
+
+    Attributes
+    ----------
+    name : name under which it is kept, such as "dpu.bit"
+    remote : the publisher's name of it, which is appended to the address
+    md5 : its published MD5, in hexadecimal
+    """
 
     name: str
     remote: str

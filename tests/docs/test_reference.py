@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import inspect
 import re
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,15 @@ import pytest
 
 import tutelage
 from tests.docs.conftest import ROOT
+from tutelage.core.board_profile import Hazard, ImageProfile, OverlayProfile, RailProfile
 from tutelage.core.commands import COMMANDS
 from tutelage.core.images.input_form import InputForm
 from tutelage.core.model_package import Description
-from tutelage.core.toml_file import parse_toml, read_toml
+from tutelage.core.toml_file import read_toml
 
 pytest.importorskip("typer", reason="the command line of the workstation, of the set `pc`")
 
 REFERENCE = ROOT / "docs/reference"
-STUDIES = sorted((ROOT / "host/train").glob("*study.toml"))
 PROFILES = sorted((ROOT / "core/profiles").glob("*.toml"))
 
 _ANCHOR = re.compile(r" \{ #\S+ \}$")
@@ -71,9 +71,7 @@ def _options(name: str) -> Iterator[str]:
     if name == "classify":
         from tutelage.app.options import command_line_parser
 
-        for action in command_line_parser(name)._actions:
-            if not isinstance(action, argparse._HelpAction):
-                yield from action.option_strings
+        yield from _options_of(command_line_parser(name))
         return
     from tutelage.host.cli.command import click_command
 
@@ -84,14 +82,30 @@ def _options(name: str) -> Iterator[str]:
             yield from (*parameter.opts, *parameter.secondary_opts)
 
 
+def _options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        if not isinstance(action, argparse._HelpAction):
+            yield from action.option_strings or [str(action.metavar)]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_option_has_a_heading_and_a_description(name: str, generated: Any) -> None:
+    _check_options(f"tutelage {name}", list(_options(name)), generated)
+
+
+def test_each_option_of_the_programs_has_a_heading_and_a_description(generated: Any) -> None:
+    assert sorted(generated.PROGRAMS) == ["app-measure", "board-overlay"]
+    for make_parser in generated.PROGRAMS.values():
+        parser = make_parser()
+        _check_options(parser.prog, list(_options_of(parser)), generated)
+
+
+def _check_options(name: str, options: list[str], generated: Any) -> None:
     described = {
         heading.strip("`"): text
         for (section, heading), text in _headings(generated.command_line()).items()
-        if section == f"tutelage {name}"
+        if section == name
     }
-    options = list(_options(name))
     assert options
     for option in options:
         texts = [
@@ -135,6 +149,26 @@ def test_each_parameter_of_the_api_has_a_description() -> None:
         assert set(inspect.signature(found).parameters) <= described, dotted
 
 
+# -- environment variables --------------------------------------------------------------------
+
+_ATTRIBUTES = {"TUTELAGE_EMULATION", "TUTELAGE_EMULATOR", "TUTELAGE_PACE"}
+"""Names in the code that are not variables: attributes of modules, and a DPU's name."""
+
+
+def test_each_environment_variable_is_in_the_table() -> None:
+    pattern = re.compile(r"[\"'$]((?:TUTELAGE|XDG)_[A-Z_0-9]+)\b")
+    read = {
+        name
+        for folder in ("app", "board", "core", "dpu", "host")
+        for path in (ROOT / folder).rglob("*.py")
+        for name in pattern.findall(path.read_text(encoding="utf-8"))
+    }
+    page = (REFERENCE / "environment.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"(?m)^\| `((?:TUTELAGE|XDG)_\w+)` \|", page))
+    assert "TUTELAGE_ENGINE" in read
+    assert listed == read - _ATTRIBUTES
+
+
 # -- TOML -------------------------------------------------------------------------------------
 
 
@@ -173,52 +207,49 @@ def test_each_key_of_a_page_has_a_description(page: str, generated: Any) -> None
     assert _keys(generated, page)
 
 
-def test_each_key_of_a_run_has_a_heading(generated: Any) -> None:
+def test_the_keys_of_a_run_and_a_search_have_headings(generated: Any) -> None:
     pytest.importorskip("torch", reason="configurations of training, of the set `host`")
+    from tutelage.host.explore.space import SEARCHED
     from tutelage.host.train.config import Config
 
-    headings = _keys(generated, "run-toml.md")
-    for key in generated.toml_keys(Config):
-        assert (key.table, key.name) in headings and key.text, key.path
-    assert ("training", "lr") in headings and ("[phases]", "share") in headings
+    keys = {(key.table, key.name) for key in generated.toml_keys(Config)}
+    assert ("training", "lr") in keys and ("[phases]", "share") in keys
+    keys |= {("explore", key) for key in (*SEARCHED, "float_training")}
+    assert _keys(generated, "run-toml.md") == keys
 
 
-def test_each_key_of_a_search_has_a_heading(generated: Any) -> None:
-    pytest.importorskip("torch", reason="configurations of training, of the set `host`")
-    from tutelage.host.explore import space
-
-    _, title, block = (space.__doc__ or "").partition("    [explore]\n")
-    block = textwrap.dedent(title + re.split(r"\n\n(?=\S)", block)[0])
-    used = {("explore", key) for key in parse_toml(block)["explore"]}
-    assert ("explore", "growth_rate") in used
-    assert used <= _keys(generated, "run-toml.md")
-
-
-def test_each_key_of_a_model_directory_has_a_heading(generated: Any) -> None:
+def test_the_keys_of_a_model_directory_have_headings(generated: Any) -> None:
     tables = Description(InputForm(28, 28, "grey"), ("coat",)).tables()
-    used = {pair for pair in _used(tables) if pair[0] in ("input", "output")}
-    assert ("output", "labels") in used
-    assert used <= _keys(generated, "model-toml.md")
+    keys = {pair for pair in _used(tables) if pair[0] in ("input", "output")}
+    assert ("output", "labels") in keys
+    assert _keys(generated, "model-toml.md") == keys
 
 
-@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
-def test_each_key_of_a_board_profile_has_a_heading(path: Path, generated: Any) -> None:
-    used = {pair for pair in _used(read_toml(path)) if pair[0] != "dpu.fingerprints"}
-    assert ("dpu", "cores") in used
-    assert used <= _keys(generated, "board-profile.md")
+def test_the_keys_of_a_board_profile_have_headings(generated: Any) -> None:
+    """Those of the profiles, and all of the classes that a table is passed to."""
+    keys = {pair for path in PROFILES for pair in _used(read_toml(path))}
+    keys = {(table, key) for table, key in keys if table != "dpu.fingerprints"}
+    assert ("dpu", "cores") in keys
+    for cls, table in (
+        (OverlayProfile, "overlay"), (ImageProfile, "image"), (Hazard, "[hazards]"),
+        (RailProfile, "[power.rails]"),
+    ):  # fmt: skip
+        keys |= {(table, field.name) for field in dataclasses.fields(cls)}
+    assert _keys(generated, "board-profile.md") == keys
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_each_key_of_a_study_has_a_heading(path: Path, generated: Any) -> None:
-    table = read_toml(path)
-    variants = table.pop("variants", {})
-    used = {("ablation", key) for key in table.pop("ablation", {})} | {("", key) for key in table}
-    # A variant's tables, and its phases, replace those of its run.
-    used |= {
-        ("variants.TITLE", key)
-        for variant in variants.values()
-        for key, value in variant.items()
-        if not isinstance(value, dict) and key != "phases"
-    }
-    assert ("", "methods") in used
-    assert used <= _keys(generated, "study-toml.md")
+def test_the_keys_of_an_overlay_have_headings(generated: Any) -> None:
+    paths = sorted((ROOT / "overlays").glob("*/overlay.toml"))
+    keys = {pair for path in paths for pair in _used(read_toml(path))}
+    assert ("[files]", "md5") in keys
+    assert _keys(generated, "overlay-toml.md") == keys
+
+
+def test_the_keys_of_a_study_have_headings(generated: Any) -> None:
+    pytest.importorskip("torch", reason="configurations of training, of the set `host`")
+    from tutelage.host.train.study_cells import ABLATION_KEYS, STUDY_KEYS, VARIANT_KEYS
+
+    keys = {("", key) for key in STUDY_KEYS if key not in ("ablation", "variants")}
+    keys |= {("ablation", key) for key in ABLATION_KEYS}
+    keys |= {("variants.TITLE", key) for key in VARIANT_KEYS}
+    assert _keys(generated, "study-toml.md") == keys

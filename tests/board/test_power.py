@@ -878,19 +878,19 @@ def last(power, seconds, there=None):
 def losing(power):
     # Readings of 12V while its driver is bound, unbound, and bound again elsewhere.
     with power_running(power):
-        told = [last(power, 1, True)]
+        samples = [last(power, 1, True)]
         chip = (HWMON / "hwmon2").resolve()
         (HWMON / "hwmon2").unlink()
         chip = chip.rename(chip.with_name("hwmon8"))
-        told.append(last(power, 10, False))
+        samples.append(last(power, 10, False))
         (HWMON / "hwmon8").symlink_to(chip)
         (chip / "power1_input").write_text("15000000")
-        told.append(last(power, 10, True))
+        samples.append(last(power, 10, True))
         (HWMON / "hwmon8").unlink()
         chip = chip.rename(chip.with_name("hwmon2"))
         (HWMON / "hwmon2").symlink_to(chip)
-        told += [last(power, 10, True), power._thread.is_alive()]
-        return told
+        samples += [last(power, 10, True), power._thread.is_alive()]
+        return samples
 
 class power_running:
     def __init__(self, power): self.power = power

@@ -412,9 +412,9 @@ def test_a_mean_whose_shapes_do_not_say_the_axis_wants_a_plugin(tmp_path: Path) 
 def test_an_op_that_nobody_knows_names_the_function_to_write(kind: str, tmp_path: Path) -> None:
     graph, x = real_graph(kind, {"shape": [1, 4]}, [[1, 4]]), real_values(1, 4)
     words = rf"'y' has the type '{kind}'.*function (op_\w+)"
-    with pytest.raises(UnknownOpError, match=words) as told:
+    with pytest.raises(UnknownOpError, match=words) as caught:
         load_engine(graph)
-    function = str(told.value).split()[-1]
+    function = str(caught.value).split()[-1]
     file = tmp_path / "ops.py"
     file.write_text(f"def {function}(inputs, attrs):\n    return -inputs['input'][0]\n")
     for engine in ("fast", "reference"):

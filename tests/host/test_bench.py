@@ -303,8 +303,8 @@ def test_compiled_pytorch(run: Path, tmp_path: Path) -> None:
     subject = load_subject(run)
     subject.write(tmp_path, load_images(subject, "", 32))
     process = _worker("torch-compiled", tmp_path, tmp_path / "log")
-    told = process.ask({"do": "prepare"}, 300)
-    assert told["version"].startswith("torch ") and told["device"] == "CPU"
+    answer = process.ask({"do": "prepare"}, 300)
+    assert answer["version"].startswith("torch ") and answer["device"] == "CPU"
     path = tmp_path / "logits.npy"
     process.ask({"do": "logits", "output": str(path)}, 300)
     request = {"do": "measure", "batch": 32, "seconds": 0.1, "warm_up": 0.0}

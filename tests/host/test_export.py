@@ -81,8 +81,8 @@ def test_checksums_and_fix_points(exported: Path) -> None:
     from tutelage.host.train.config import read_toml
 
     table = read_toml(exported / "model.toml")
-    for name, told in table["checksums"].items():
-        assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == told
+    for name, checksum in table["checksums"].items():
+        assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == checksum
     graph = Graph.deserialize(exported / "quantised.xmodel")
     (output,) = graph.get_attr("return_ops")
     last = graph.get_op(output).get_input_op("input")

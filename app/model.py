@@ -110,7 +110,7 @@ class Classifier:
 def load_classifier(path: str | Path, plugins: str | Path | None = None) -> Classifier:
     """Load a model directory, or a bare .xmodel.
 
-    A file named model.xmodel with a model.toml beside it stands for its directory.
+    A file named model.xmodel with a model.toml beside it is taken as its directory.
 
     Parameters
     ----------

@@ -525,7 +525,7 @@ def test_a_sensor_that_vanishes_comes_back_under_another_number(tmp_path: Path) 
         assert (power.latest() or {})["12V"] == pytest.approx(14.05)
         process.kill()
         process.wait()
-        _inspect_all(power, clock, 0.1)  # the kernel reports at once: no such process
+        _inspect_all(power, clock, 0.1)  # the kernel reports immediately: no such process
         assert "12V" not in (power.latest() or {})
     shutil.rmtree(twelve)
     _inspect_all(power, clock, 3)
@@ -721,7 +721,7 @@ def test_rapl_reports_that_only_root_may_read(tmp_path: Path) -> None:
     modes = [folder.stat().st_mode for folder in folders]
     root = os.geteuid() == 0
     try:
-        if root:  # root may read anything; be nobody for a moment
+        if root:  # root may read anything; become the user nobody
             for folder in folders:
                 folder.chmod(0o755)
             os.seteuid(65534)

@@ -456,7 +456,7 @@ def test_stacks() -> None:
 
 @pytest.mark.parametrize("multiplier, stride", [(1, [2, 2]), (1, [1, 1]), (2, [2, 1])])
 def test_transposed_depthwise_convolutions(multiplier: int, stride: list[int]) -> None:
-    """Each channel by itself is a transposed convolution of one channel."""
+    """Each channel alone is a transposed convolution of one channel."""
     attrs = {"kernel": [4, 4], "stride": stride, "pad": [1, 1, 1, 1]}
     x, weights, bias = int8(2, 3, 5, 3), int8(multiplier, 4, 4, 3), int8(3 * multiplier)
     kinds = {True: "transposed-depthwise-conv2d-fix", False: "transposed-conv2d-fix"}

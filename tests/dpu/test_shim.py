@@ -276,7 +276,7 @@ CELLS = [
     "del overlay, dpu\n"
     "print(labels.WORD, runner.WORD)",
 ]
-"""A notebook in the manner of DPU-PYNQ's."""
+"""A notebook like DPU-PYNQ's."""
 
 
 @pytest.mark.slow

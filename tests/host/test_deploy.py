@@ -467,7 +467,7 @@ def test_a_deployment_waits_for_the_one_before(
 @pytest.mark.full_board
 @needs_board
 def test_a_lock_ends_with_its_holder(board: StandInBoard, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lock's holder is killed at once, or the network is cut after the lease."""
+    """The lock's holder is killed immediately, or the network is cut after the lease."""
     monkeypatch.setattr("tutelage.host.ssh.lock._LEASE_SECONDS", 2.0)
     place = f"/tmp/{board.host}.lock"
     own = remote.Remote(board.host, board.ssh_config)

@@ -47,7 +47,7 @@ def _study(url: str, trials: int = 1) -> Any:
 
 
 def _no_end() -> None:
-    raise AssertionError("a trial that nobody took back was ended")
+    raise AssertionError("a trial that was not revoked was ended")
 
 
 def _wait(condition: Any, seconds: float = 20.0) -> None:

@@ -123,7 +123,7 @@ def test_noise_is_explained_before_rsync_breaks_of_it(
 def test_settings_of_interactive_use_are_turned_off(
     board: StandInBoard, plan: Plan, tmp_path: Path
 ) -> None:
-    """Users set these for hosts on which a tmux session is started at once."""
+    """Users set these for hosts on which a tmux session is started at login."""
     config = _config(board, tmp_path, "  RemoteCommand tmux new -A\n  RequestTTY force\n"
                      "  PermitLocalCommand yes\n  LocalCommand echo connected\n")  # fmt: skip
     report = _deploy(board, plan, config)

@@ -131,7 +131,7 @@ def _read_labels(path: Path) -> list[str]:
 
 @contextmanager
 def _stopped_by_signals(stop_run: Callable[[], None]) -> Iterator[None]:
-    """Stop the run on Ctrl-C or SIGTERM, and end the program at once on a second signal.
+    """Stop the run on Ctrl-C or SIGTERM, and end the program immediately on a second signal.
 
     The second signal closes nothing, because closing may be what hangs, for example on a pipe
     without a reader.

@@ -218,7 +218,7 @@ class Run:
         OutputError
             An output cannot be opened; the message is one line.
         """
-        self._open_outputs()  # not earlier, since a viewer of the page may stop the run at once
+        self._open_outputs()  # not earlier, since a viewer of the page may stop the run immediately
         # Exempt the objects of start-up from collections. A collection now would take as long as a
         # hundred frames and find next to nothing.
         gc.freeze()

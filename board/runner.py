@@ -3,7 +3,7 @@
     model = tutelage.board.runner.load("model.xmodel")
     runner = model.runner(slots=2)          # one per thread
     runner.input(0)[...] = image_int8       # the DPU's own buffer, no copy after this
-    runner.submit(0)                        # returns at once, or on edge boards when it is done
+    runner.submit(0)                        # returns immediately, or on edge boards when it is done
     logits = runner.collect(0)              # float32, one per class
 
 A compiled model is a chain of subgraphs, each for one device. `vart` runs those for the DPU. Those

@@ -45,8 +45,8 @@ class DpuArray:
     Attributes
     ----------
     name : the size in AMD's documents: "B4096" performs 4096 operations per cycle
-    rows : output rows (pixels) computed at once
-    channels : input channels, and output channels, processed at once
+    rows : output rows (pixels) computed in parallel
+    channels : input channels, and output channels, processed in parallel
     """
 
     name: str

@@ -109,7 +109,7 @@ class Twin:
 
 
 class Twins:
-    """Builder of a network in compiled and in quantised form at once, with the same calls."""
+    """Builder of a network in compiled and in quantised form, with the same calls."""
 
     def __init__(self, name: str) -> None:
         self.models = CompiledModel(name), QuantisedModel(name)

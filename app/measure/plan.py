@@ -70,7 +70,7 @@ class MeasurementSettings:
     Attributes
     ----------
     steps, phases : the plan
-    in_flight : jobs that each runner has at once
+    in_flight : concurrent jobs of each runner
     accepted : findings of REFUSALS that do not prevent the measurement
     realtime : board whose predicted speed the emulation is slowed down to; None for none
     images : name of the source of the frames

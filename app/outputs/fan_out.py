@@ -1,4 +1,4 @@
-"""Several outputs at once, independent of each other.
+"""Several parallel outputs, independent of each other.
 
     outputs = Outputs()
     outputs.open("seen.csv", open_output("seen.csv"))

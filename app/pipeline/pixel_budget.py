@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 
 MOST_PIXELS = 1 << 26
-"""Pixels decoded and in flight at once, 201 MB, plus one image if the oldest frame needs it."""
+"""Pixels decoded and in flight at any time, 201 MB, plus one image if the oldest frame needs it."""
 
 
 class NoRoom(Exception):

@@ -75,7 +75,7 @@ class RunFigures:
         self.labelled = 0
         self.correct = 0
         self._latency = {stage: Histogram() for stage in STAGES}
-        # Results not yet in the histograms: adding many at once costs a tenth of one by one.
+        # Results not yet in the histograms: adding many in one call costs a tenth of one by one.
         self._pending: list[dict[str, float]] = []
         self._lock = threading.Lock()  # since `report` may run while results are added
 

@@ -21,7 +21,7 @@ MOST_UNKNOWN = 32
 """Largest number of connections without an accepted request; a new one closes the oldest."""
 
 MOST_AT_ONCE = 8
-"""Connections that are accepted at once, a few times before the first one is read from.
+"""Connections that are accepted in one batch, a few times before the first one is read from.
 
 If it exceeded `MOST_UNKNOWN`, a reader's connection could be closed before its request is read."""
 

@@ -118,7 +118,7 @@ class LivePage:
         shown, changes = 0, monitor.recording_changes
         number = max((row["number"] for row in monitor.rows()), default=1) - 1
         labelled = 0
-        ended, told = False, -math.inf
+        ended, reported = False, -math.inf
         while not ended:
             ended = self.closing.is_set()
             self.seen = now = time.monotonic()
@@ -135,8 +135,8 @@ class LivePage:
             if changes != monitor.recording_changes:
                 changes = monitor.recording_changes
                 yield _event("recordings", {"changes": changes})
-            if monitor.over and now - told >= _SIGN_SECONDS:
-                told = now
+            if monitor.over and now - reported >= _SIGN_SECONDS:
+                reported = now
                 yield _event("over", monitor.counts())
             await pause(self.closing, 0 if ended else _LOOK_SECONDS)
         yield _event("end", monitor.counts())

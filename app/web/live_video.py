@@ -159,5 +159,5 @@ def _record(verdict: bytes, jpeg: bytes) -> bytes:
 
 def _part(jpeg: bytes) -> bytes:
     head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-    # The boundary follows at once, for readers that search for it instead of counting bytes.
+    # The boundary follows immediately, for readers that search for it instead of counting bytes.
     return head.encode() + jpeg + f"\r\n--{BOUNDARY}\r\n".encode()

@@ -53,7 +53,7 @@ class Confusion:
         self._pairs: Counter[tuple[str, str]] = Counter()
 
     def add(self, answers: Iterable[Answer]) -> None:
-        """Count many results at once, which is faster than one by one."""
+        """Count many results in one call, which is faster than one by one."""
         known = [(true, found[0]) for true, found in answers if true is not None]
         self.labelled += len(known)
         for pair, count in Counter(known).items():

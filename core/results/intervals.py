@@ -47,8 +47,8 @@ def median_coverage(count: int, rank: int) -> float:
 def ratio(upper: Figure, lower: Figure, unit: str = "") -> Figure:
     """Return upper / lower; its interval contains all ratios of values in the two intervals.
 
-    It is wider than 95 % requires, since it assumes both values at their ends at once. Its coverage
-    is the bound given by Bonferroni's inequality.
+    It is wider than 95 % requires, since it assumes that both values are at their ends. Its
+    coverage is the bound given by Bonferroni's inequality.
     """
     if upper.value is None or not lower.value:
         return Figure(unit=unit)

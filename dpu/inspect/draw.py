@@ -132,7 +132,7 @@ def _node(number: int, layer: dict[str, Any], corner: Point) -> str:
     share = "" if not layer["array_share"] else f" · {layer['array_share']:.1%}"
     shape = f"{listing.dims_text(layer['dims'])}{point}{share}"
     name = f"#{number} {layer['name']}"
-    if len(name) > _LABEL:  # the ends of names tell layers apart
+    if len(name) > _LABEL:  # names of layers differ at their ends
         name = f"#{number} …{name[len(str(number)) + 3 - _LABEL :]}"
     texts = zip((18, 32, 45), ("what", "shape", "name"), (what, shape, name), strict=True)
     lines = "".join(

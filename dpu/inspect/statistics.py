@@ -112,13 +112,13 @@ def add_statistics(facts: dict[str, Any], model: Model, samples: Samples) -> Non
     found = _collect(model, samples, layers)
     facts["images"] = samples.read
     facts["notes"] = [*facts["notes"], *samples.notes()]
-    for layer, told in zip(layers, facts["layers"], strict=True):
+    for layer, entry in zip(layers, facts["layers"], strict=True):
         values, weights = found.get(layer.output.get_name()), _weight_values(model, layer)
         one_sided = layer.nonlinear in ("RELU", "RELU6")
-        told["values"] = values.facts(one_sided) if values else None
-        told["weight_values"] = weights.facts(False) if weights else None
+        entry["values"] = values.facts(one_sided) if values else None
+        entry["weight_values"] = weights.facts(False) if weights else None
         cut = values is not None and values.cut is not None
-        told["advice"] = [*_about_values(layer, told, cut), *_about_weights(layer, told)]
+        entry["advice"] = [*_about_values(layer, entry, cut), *_about_weights(layer, entry)]
 
 
 def _collect(model: Model, samples: Samples, layers: list[Layer]) -> dict[str, Values]:
@@ -169,12 +169,12 @@ def _weight_values(model: Model, layer: Layer) -> Values | None:
     return values
 
 
-def _about_values(layer: Layer, told: dict[str, Any], cut: bool) -> list[str]:
+def _about_values(layer: Layer, entry: dict[str, Any], cut: bool) -> list[str]:
     """Return advice about a layer's output; none if it only moves values.
 
     `cut` is whether the saturated values are known to have been clipped.
     """
-    values, point = told["values"], layer.fix_point
+    values, point = entry["values"], layer.fix_point
     if values is None or point is None or layer.type.moves:
         return []
     if values["min"] == values["max"] == 0:
@@ -210,8 +210,8 @@ def _if_legal(layer: Layer, change: int) -> str:
     return f"; its shift would be {layer.shift + change}: {what} the weights' fix point too"
 
 
-def _about_weights(layer: Layer, told: dict[str, Any]) -> list[str]:
-    values, point = told["weight_values"], told["fix_weights"]
+def _about_weights(layer: Layer, entry: dict[str, Any]) -> list[str]:
+    values, point = entry["weight_values"], entry["fix_weights"]
     if values is None or values["dead_bits"] < MIN_DEAD_BITS:
         return []
     if values["min"] == values["max"] == 0:

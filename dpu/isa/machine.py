@@ -31,9 +31,9 @@ class Shape:
     Attributes
     ----------
     isa : instruction set
-    array : rows and channels that CONV computes at once
+    array : rows and channels that CONV computes in parallel
     groups : number of map groups, each of `array.rows` banks
-    alu_rows : rows that MISC computes at once
+    alu_rows : rows that MISC computes in parallel
     """
 
     isa: Isa

@@ -139,7 +139,7 @@ def bytes_moved(i: Instruction) -> int:
 def array_cycles(i: Instruction, inits: dict[str, Instruction]) -> int:
     """Return the cycles in which CONV or MISC computes an instruction; 0 for other instructions.
 
-    CONV processes all of its rows and output channels at once: one cycle per column, tap and group
+    CONV processes its rows and output channels in parallel: one cycle per column, tap and group
     of input channels. MISC is assumed to do the same for its rows.
 
     Parameters

@@ -27,9 +27,9 @@ def set_tokens(code: Sequence[Instruction], machine: Machine) -> None:
     engine that gives it, since engines are in order. So an instruction takes a token from another
     engine only if it depends on a younger instruction there than its engine has waited for.
 
-    Two consecutive, alike SAVEs from neighbouring banks use both ports at once: the first waits for
-    both, the second gives the tokens of both. An engine does not run further ahead of another than
-    `MOST_OUTSTANDING` tokens, unless the code's own order needs it.
+    Two consecutive, alike SAVEs from neighbouring banks use both ports together: the first waits
+    for both, the second gives the tokens of both. An engine does not run further ahead of another
+    than `MOST_OUTSTANDING` tokens, unless the code's own order needs it.
 
     Parameters
     ----------

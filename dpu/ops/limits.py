@@ -30,7 +30,7 @@ MAX_OPERANDS = 4
 """Most inputs of a sum or product."""
 
 CHANNEL_PARALLEL = 16
-"""Input channels, and output channels, that a B4096 processes at once."""
+"""Input channels, and output channels, that a B4096 processes in parallel."""
 
 BANK_DEPTH = 2048
 """Words of a weight bank: ``kernel_w * kernel_h * ceil(in_channels / 16)`` must fit."""

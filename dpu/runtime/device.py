@@ -119,7 +119,7 @@ class DpuJob:
 
     @property
     def is_done(self) -> bool:
-        """Whether `join` returns at once."""
+        """Whether `join` returns immediately."""
         return not self._done.locked()
 
     def finish(self) -> None:

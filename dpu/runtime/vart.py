@@ -182,7 +182,7 @@ class Runner:
     def execute_async(
         self, inputs: Sequence[Any], outputs: Sequence[Any], enable_dynamic_array: bool = False
     ) -> tuple[int, int]:
-        """Run a job; returns when it is done, or at once on an asynchronous device.
+        """Run a job; returns when it is done, or immediately on an asynchronous device.
 
         Once the job is done, the outputs are filled and the inputs may be reused.
 

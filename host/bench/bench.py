@@ -70,7 +70,7 @@ class Bench:
     subject : the student to compare
     images : the images to classify
     measured : rows of `tutelage.host.bench.dpu_rows.read_runs`
-    tell : called with each line of progress for the user
+    say : called with each line of progress for the user
     meter_arguments : further arguments of `tutelage.board.power`
     """
 
@@ -80,11 +80,11 @@ class Bench:
         subject: Subject,
         images: Images,
         measured: Sequence[BenchRow] = (),
-        tell: Callable[[str], None] = print,
+        say: Callable[[str], None] = print,
         meter_arguments: Sequence[str] = (),
     ) -> None:
         self._settings, self._subject, self._images = settings, subject, images
-        self._tell, self._meter_arguments = tell, meter_arguments
+        self._say, self._meter_arguments = say, meter_arguments
         self._cpus = sorted(os.sched_getaffinity(0))[: settings.threads]
         self._began = _now()
         self._machine = machine_facts(self._cpus, settings.threads)
@@ -123,7 +123,7 @@ class Bench:
 
     def _measure(self, folder: Path) -> None:
         settings, rows = self._settings, self._platforms.values()
-        self._tell(expected(settings, self._subject).text)
+        self._say(expected(settings, self._subject).text)
         asked = PEERS & set(self._platforms)
         notes = self._subject.write(folder, self._images, peers=bool(asked))
         for name in asked:
@@ -137,12 +137,12 @@ class Bench:
         with Steps(len(rows)) as steps:
             for row in rows:
                 steps.begin("preparing")
-                self._tell(f"preparing {row.title}")
+                self._say(f"preparing {row.title}")
                 self._guarded(row, partial(self._prepare, row, folder))
         names = list(self._processes)
         with Steps(settings.repetitions * len(names)) as steps:
             for number in range(settings.repetitions):
-                self._tell(f"repetition {number + 1} of {settings.repetitions}")
+                self._say(f"repetition {number + 1} of {settings.repetitions}")
                 turn = number % len(names) if names else 0
                 for name in names[turn:] + names[:turn]:
                     steps.begin(name)
@@ -155,7 +155,7 @@ class Bench:
         meters = [meter for meter in self._meters.values() if meter.source != "none"]
         if meters:
             seconds = min(IDLE_SECONDS, 5 * self._settings.seconds)
-            self._tell(f"measuring idle power for {seconds:g} s")
+            self._say(f"measuring idle power for {seconds:g} s")
             start = time.monotonic()
             time.sleep(seconds)
             for meter in meters:
@@ -167,7 +167,7 @@ class Bench:
             step()
         except ProcessError as error:
             row.state, row.reason = FAILED, f"{error} ({_after(len(row.repetitions))})"
-            self._tell(f"{row.id}: failed: {row.reason}")
+            self._say(f"{row.id}: failed: {row.reason}")
             process = self._processes.pop(row.id, None)
             if process:
                 process.close()
@@ -189,8 +189,8 @@ class Bench:
     def _take_reference(self, folder: Path) -> None:
         """Classify every image with the quantised student, whose process ends before any window."""
         try:
-            told = self._start(REFERENCE_NAME, folder)
-            self._reference_absent = told.get("absent", "")
+            answer = self._start(REFERENCE_NAME, folder)
+            self._reference_absent = answer.get("absent", "")
             if not self._reference_absent:
                 self._reference = self._classes(REFERENCE_NAME, folder)
         except ProcessError as error:
@@ -206,14 +206,14 @@ class Bench:
         return np.asarray(np.load(path, allow_pickle=False).argmax(1), np.int64)
 
     def _prepare(self, row: BenchRow, folder: Path) -> None:
-        told = self._start(row.id, folder)
-        if "absent" in told:
-            row.state, row.reason = ABSENT, told["absent"]
+        answer = self._start(row.id, folder)
+        if "absent" in answer:
+            row.state, row.reason = ABSENT, answer["absent"]
             self._processes.pop(row.id).close()
             return
-        row.by = f"tutelage bench, {told['version']}"
-        row.device, row.threads = told["device"], told["threads"]
-        row.model_file, row.model_bytes = told["model_file"], told["model_bytes"]
+        row.by = f"tutelage bench, {answer['version']}"
+        row.device, row.threads = answer["device"], answer["threads"]
+        row.model_file, row.model_bytes = answer["model_file"], answer["model_bytes"]
         classes = self._classes(row.id, folder)
         row.accuracy, row.accuracy_by = self._accuracy(classes), "this platform, on these images"
         if self._reference is not None:

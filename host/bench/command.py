@@ -45,7 +45,7 @@ def bench(
     model: Path,
     options: BenchOptions,
     output: Path | None,
-    tell: Callable[[str], None],
+    say: Callable[[str], None],
     meter_arguments: Sequence[str] = (),
 ) -> tuple[BenchResults, Path, str]:
     """Compare a model on all platforms and write the files.
@@ -54,7 +54,7 @@ def bench(
     ----------
     model : run, model directory, or the name of a network
     output : directory to write; None for one of `DEFAULT_OUTPUT` named after the time
-    tell : called with each line of progress for the user
+    say : called with each line of progress for the user
     meter_arguments : further arguments of `tutelage.board.power`
 
     Returns
@@ -71,7 +71,7 @@ def bench(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BenchUsageError(f"{folder}: exists and is not empty: give another --output")
     subject, images = _subject(model, options)
-    comparison = Bench(settings, subject, images, read_runs(options.dpu, subject), tell,
+    comparison = Bench(settings, subject, images, read_runs(options.dpu, subject), say,
                        meter_arguments)  # fmt: skip
     check_rows(settings.watts, [row.id for row in comparison.rows])
     comparison.go()

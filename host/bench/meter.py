@@ -49,10 +49,10 @@ class Meter:
         command = ["tutelage.board.power", wanted, *arguments]
         self._process: JsonProcess | None = JsonProcess(command, folder / f"{wanted}.log")
         try:
-            told = self._process.read(_START_SECONDS)
+            answer = self._process.read(_START_SECONDS)
         except ProcessError as error:
-            told = {"source": "none", "reason": f"power source {wanted}: {error}"}
-        self.source, self.reason = told["source"], told["reason"]
+            answer = {"source": "none", "reason": f"power source {wanted}: {error}"}
+        self.source, self.reason = answer["source"], answer["reason"]
         if self.source == "none":
             self.close()
 

@@ -376,7 +376,11 @@ def _described(
 
     Checksums of files that are not beside the result are left out, since a reader checks them all.
     """
-    kept = {name: told for name, told in source.checksums.items() if (plan.output / name).is_file()}
+    kept = {
+        name: checksum
+        for name, checksum in source.checksums.items()
+        if (plan.output / name).is_file()
+    }
     return replace(
         source,
         provenance={**source.provenance, "compile": origin},

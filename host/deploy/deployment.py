@@ -135,8 +135,8 @@ def _on_all(
 
 
 def _locked(remote: Remote, say: Say, make: bool = False) -> AbstractContextManager[None]:
-    told = f"{remote.host}: waiting for another deployment to finish"
-    return lock(remote, RELEASES, lambda: say(told), make)
+    message = f"{remote.host}: waiting for another deployment to finish"
+    return lock(remote, RELEASES, lambda: say(message), make)
 
 
 def _warn_of_measurement(remote: Remote, report: Report, say: Say) -> None:

@@ -144,8 +144,8 @@ def _image_findings(facts: dict[str, Any], profile: Profile) -> Iterator[Finding
     own = facts["modules"]["pynq"], facts["python"], facts["image"] or "no os-release"
     right = own[0] == known.pynq and own[1].startswith(f"{known.python}.")
     if not right or known.system not in own[2]:
-        told = f"{own[2]}, Python {own[1]}, pynq {own[0] or 'unknown'}"
-        yield Finding("image", f"{told}; the board's profile is for {known.name}", False)
+        installed = f"{own[2]}, Python {own[1]}, pynq {own[0] or 'unknown'}"
+        yield Finding("image", f"{installed}; the board's profile is for {known.name}", False)
 
 
 def _dpu_findings(facts: dict[str, Any], profile: Profile) -> Iterator[Finding]:

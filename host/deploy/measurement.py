@@ -149,14 +149,14 @@ def follow(host: str, ssh_config: Path | None, name: str, say: Say) -> None:
     RemoteError
         There is no such measurement, or the host refuses the connection.
     """
-    remote, told = Remote(host, ssh_config), 0
+    remote, seen = Remote(host, ssh_config), 0
     progress = MeasurementProgress(say)
     pauses = _pauses()
     while True:
         try:
-            with closing(remote.stream(measurement_scripts.follow_script(name, told + 1))) as lines:
+            with closing(remote.stream(measurement_scripts.follow_script(name, seen + 1))) as lines:
                 for line in lines:
-                    told += 1
+                    seen += 1
                     progress.take(line)
                     pauses = _pauses()
             if remote.sh(measurement_scripts.running_script(name)).strip() != "running":

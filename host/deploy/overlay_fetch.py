@@ -104,9 +104,11 @@ class Fetcher:
     def _copy(self, url: str, answer: Any, file: IO[bytes], most: int) -> None:
         if answer.headers.get_content_type() == "text/html":
             raise OverlayError(f"{url}: the server sends a web page, not the file{_HINT}")
-        told = answer.headers.get("Content-Length", "")
-        if told.isdigit() and int(told) > most:
-            raise OverlayError(f"{url}: {int(told):,} bytes are more than the limit of {most:,}")
+        announced = answer.headers.get("Content-Length", "")
+        if announced.isdigit() and int(announced) > most:
+            raise OverlayError(
+                f"{url}: {int(announced):,} bytes are more than the limit of {most:,}"
+            )
         end, size = time.monotonic() + self._seconds, 0
         while chunk := answer.read1(_CHUNK):
             size += len(chunk)
@@ -115,5 +117,7 @@ class Fetcher:
             if time.monotonic() > end:
                 raise OverlayError(f"{url}: took longer than {self._seconds:.0f} s{_HINT}")
             file.write(chunk)
-        if told.isdigit() and size != int(told):
-            raise OverlayError(f"{url}: truncated after {size:,} of {int(told):,} bytes: try again")
+        if announced.isdigit() and size != int(announced):
+            raise OverlayError(
+                f"{url}: truncated after {size:,} of {int(announced):,} bytes: try again"
+            )

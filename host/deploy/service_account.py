@@ -51,10 +51,10 @@ def account_of(remote: Remote, place: str, user: str) -> Account:
         The user would be root without being named, does not exist, or cannot read the releases; or
         sudo asks for a password.
     """
-    told = remote.sh(_WHO).splitlines()
-    if len(told) < 2 or not USER_NAME.fullmatch(told[0]):
+    lines = remote.sh(_WHO).splitlines()
+    if len(lines) < 2 or not USER_NAME.fullmatch(lines[0]):
         raise RemoteError(f"{remote.host}: does not return the name of the deploying user")
-    deployer, known, *devices = told
+    deployer, known, *devices = lines
     if deployer == "root" and not user:
         raise RemoteError(
             "it would run as root, since root deploys: deploy as the board's user, such as "

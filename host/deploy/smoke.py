@@ -70,8 +70,8 @@ def _check_model(
     path = shlex.quote(compiled_path(model))
     command = f".venv/bin/python -m tutelage.board.check --model {path}"
     try:
-        told = json.loads(remote.sh(f"cd {RELEASES}/{place} && {command}"))
-        number, name = told["fingerprint"], told["dpu_name"]
+        compiled = json.loads(remote.sh(f"cd {RELEASES}/{place} && {command}"))
+        number, name = compiled["fingerprint"], compiled["dpu_name"]
     except (ValueError, LookupError, TypeError) as error:
         raise DeployError("fingerprint: the check of the model returned none") from error
     own = facts["fingerprint"] or (profile.overlay.fingerprint if profile.overlay else None)

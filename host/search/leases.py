@@ -110,7 +110,7 @@ class Leases:
             return False
 
     def release(self) -> None:
-        """End all leases, so that other workers can take the trials at once."""
+        """End all leases, so that other workers can take the trials immediately."""
         from optuna.trial import TrialState
 
         for trial_id in list(self._held):

@@ -129,10 +129,10 @@ def run_bounded(
         process.kill()
         process.wait()
         raise
-    told, complaint = output.text(), errors.text(ERRORS_SECONDS)
+    printed, complaint = output.text(), errors.text(ERRORS_SECONDS)
     if too_much.is_set():
         raise TooMuchOutput(f"{command[0]} printed more than {most:,} bytes")
-    return subprocess.CompletedProcess(command, process.returncode, told, complaint)
+    return subprocess.CompletedProcess(command, process.returncode, printed, complaint)
 
 
 def limited_files(command: list[str], most: int) -> list[str]:

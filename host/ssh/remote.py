@@ -141,10 +141,10 @@ class Remote:
         """
         limit = STEP_SECONDS if seconds is None else seconds
         marker = Marker()
-        told, errors = self.run_program(
+        printed, errors = self.run_program(
             self.ssh(marker.before(command)), text, (SSH_LOST,), limit, marker
         )
-        noise, answer = marker.split(told)
+        noise, answer = marker.split(printed)
         if answer is None:
             raise RemoteError(f"{self.host}: a login file exits before the command runs: "
                               f"{telling_line(errors) or noise.strip()[:80]!r}")  # fmt: skip

@@ -57,8 +57,8 @@ def push(remote: Remote, folder: Path, place: str, *options: str) -> int:
         As for `Remote.sh`. Incomplete files remain on the host under their names, so that the next
         push continues with them.
     """
-    told = _run(remote, push_command(remote, folder, place, *options))
-    return _figure("Total bytes sent", told)
+    printed = _run(remote, push_command(remote, folder, place, *options))
+    return _figure("Total bytes sent", printed)
 
 
 def fetch(remote: Remote, place: str, folder: Path, names: Sequence[str], most: int) -> int:
@@ -85,15 +85,15 @@ def fetch(remote: Remote, place: str, folder: Path, names: Sequence[str], most: 
     options = [f"--partial-dir={_PARTIAL}", f"--max-size={most}"]
     options += [*(f"--include=/{name}" for name in names), "--exclude=*"]
     command = [*rsync(remote, *options), _place(remote, place), f"{folder}/"]
-    told = _run(remote, limited_files(command, most))
+    printed = _run(remote, limited_files(command, most))
     if not _has_only_files(folder, names):
         shutil.rmtree(folder)
         raise RemoteError(f"{remote.host}: sent files that were not requested; all were removed")
-    skipped = re.search(r'^skipping non-regular file "(.*)"$', told, re.MULTILINE)
+    skipped = re.search(r'^skipping non-regular file "(.*)"$', printed, re.MULTILINE)
     if skipped:
         raise RemoteError(f"{remote.host}: {place}/{skipped[1]} is not a regular file; links and "
                           "devices are not followed")  # fmt: skip
-    return _figure("Total bytes received", told)
+    return _figure("Total bytes received", printed)
 
 
 def _place(remote: Remote, place: str) -> str:
@@ -121,7 +121,7 @@ def _has_only_files(folder: Path, names: Sequence[str]) -> bool:
         )
 
 
-def _figure(name: str, told: str) -> int:
+def _figure(name: str, printed: str) -> int:
     """Return a number of rsync's --stats."""
-    found = re.search(rf"{name}: ([\d,.]+)", told)
+    found = re.search(rf"{name}: ([\d,.]+)", printed)
     return int(re.sub(r"\D", "", found[1])) if found else 0

@@ -89,7 +89,7 @@ def evaluate(
 
 
 def batch_size(data: DataSet) -> int:
-    """Return how many images to classify at once: fewer if they are large."""
+    """Return how many images to classify in a batch: fewer if they are large."""
     return max(1, min(_MOST_AT_ONCE, _VALUES_AT_ONCE // math.prod(data.shape)))
 
 

@@ -42,7 +42,7 @@ def _start(
         try:
             yield process
         finally:
-            process.kill()  # does nothing if it has ended by itself
+            process.kill()  # does nothing if it has already ended
 
 
 def _line_with(process: subprocess.Popen[str], text: str) -> str:

@@ -56,7 +56,7 @@ def _start(
         try:
             yield process
         finally:
-            process.kill()  # does nothing if it has ended by itself
+            process.kill()  # does nothing if it has already ended
 
 
 def _run(repo_root: Path, camera: FakeCamera, script: str, *others: FakeCamera) -> Any:

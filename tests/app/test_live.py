@@ -176,8 +176,8 @@ def test_a_server_that_dies_and_comes_back(
     assert indices == list(range(5, 205))  # the count continues without repetitions or gaps
     report = source.report()
     assert report["lost"] == 1 and report["lost_seconds"] > 0
-    told = capsys.readouterr().err
-    assert "gives no more images after" in told and "is back after" in told
+    errors = capsys.readouterr().err
+    assert "gives no more images after" in errors and "is back after" in errors
 
 
 def test_a_server_that_stays_away(server: Server) -> None:

@@ -54,7 +54,7 @@ def test_intervals_of_percentiles_have_their_coverage_with_few_frames_too(
     """For skewed latencies (gamma, 4), coverage is near 95 %, or there is no interval."""
     rng, rounds = np.random.default_rng(3), 250
     truth = {"mean": 4.0, "p50": 3.6721, "p90": 6.6808, "p99": 10.0451}
-    hits, told = dict.fromkeys(truth, 0), dict.fromkeys(truth, 0)
+    hits, reported = dict.fromkeys(truth, 0), dict.fromkeys(truth, 0)
     for _ in range(rounds):
         rows = _frames(np.linspace(0, 59.999, frames))
         rows[:, TOTAL] = rng.gamma(4, 1, frames)
@@ -62,12 +62,12 @@ def test_intervals_of_percentiles_have_their_coverage_with_few_frames_too(
         for name, value in truth.items():
             figure: Figure = getattr(latency, name)
             if figure.low is not None and figure.high is not None:
-                told[name] += 1
+                reported[name] += 1
                 hits[name] += figure.low <= value <= figure.high
-    assert told["mean"] == told["p50"] == told["p90"] == rounds
-    assert told["p99"] == (rounds if frames >= 500 else 0)
+    assert reported["mean"] == reported["p50"] == reported["p90"] == rounds
+    assert reported["p99"] == (rounds if frames >= 500 else 0)
     for name in truth:
-        if told[name]:
+        if reported[name]:
             assert 0.87 <= hits[name] / rounds <= 0.995, name
 
 

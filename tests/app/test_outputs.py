@@ -105,8 +105,8 @@ def _without_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video_writer, "ffmpeg_has_h264", lambda: False)
 
 
-def _video(path: Path, told: list[str]) -> None:
-    output = open_output(str(path), context=OutputContext(say=told.append))
+def _video(path: Path, messages: list[str]) -> None:
+    output = open_output(str(path), context=OutputContext(say=messages.append))
     for index in range(12):
         image = np.full((48, 64, 3), 20 * index, np.uint8)
         output.add(Result(Frame(index, str(index), image), [("a", 0.5)]))
@@ -114,13 +114,13 @@ def _video(path: Path, told: list[str]) -> None:
 
 
 def test_a_browser_plays_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
+    messages: list[str] = []
     if shutil.which("ffmpeg"):
-        _video(tmp_path / "program.mp4", told)
+        _video(tmp_path / "program.mp4", messages)
     _without_ffmpeg(monkeypatch)
-    _video(tmp_path / "opencv.mp4", told)
-    if any("browsers do not play" in line for line in told):  # as OpenCV is built
-        pytest.skip(told[0])
+    _video(tmp_path / "opencv.mp4", messages)
+    if any("browsers do not play" in line for line in messages):  # as OpenCV is built
+        pytest.skip(messages[0])
     monkeypatch.undo()
     with chromium() as browser:
         page = browser.new_page()
@@ -146,9 +146,9 @@ def test_a_video_that_no_browser_plays_is_reported(
 ) -> None:
     _without_ffmpeg(monkeypatch)
     monkeypatch.setitem(video.CODECS, ".mp4", ("none", "mp4v"))
-    told: list[str] = []
-    _video(tmp_path / "r.mp4", told)
-    (line,) = told
+    messages: list[str] = []
+    _video(tmp_path / "r.mp4", messages)
+    (line,) = messages
     assert "r.mp4: written as MPEG-4 Part 2, which browsers do not play; try: " in line
     assert cv2.VideoCapture(str(tmp_path / "r.mp4")).read()[0]
 
@@ -162,7 +162,7 @@ def test_an_ffmpeg_that_fails_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("does", "told"),
+    ("does", "message"),
     [
         ("exec sleep 1000", "ffmpeg took no frame for 0.3 s"),
         ("kill -9 $$", "ffmpeg: Killed"),
@@ -170,7 +170,7 @@ def test_an_ffmpeg_that_fails_says_why(tmp_path: Path) -> None:
     ],
 )
 def test_an_ffmpeg_that_hangs_or_ends_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, message: str
 ) -> None:
     program = tmp_path / "ffmpeg"
     program.write_text(f"#!/bin/sh\n{does}\n")
@@ -178,7 +178,7 @@ def test_an_ffmpeg_that_hangs_or_ends_is_given_up(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(video_writer, "_HANGING_SECONDS", 0.3)
     writer = video_writer.FfmpegWriter(tmp_path / "r.mp4", 25.0, (640, 480))
-    with pytest.raises(OSError, match=told):
+    with pytest.raises(OSError, match=message):
         for _ in range(1000):
             writer.write(np.zeros((480, 640, 3), np.uint8))
     with suppress(OSError):
@@ -191,12 +191,12 @@ def test_a_codec_that_takes_long_is_reported(
 ) -> None:
     _without_ffmpeg(monkeypatch)
     monkeypatch.setitem(video.CODECS, ".mp4", ("none", "vp09"))
-    told: list[str] = []
+    messages: list[str] = []
     try:
-        _video(tmp_path / "r.mp4", told)
+        _video(tmp_path / "r.mp4", messages)
     except OutputError as error:  # as OpenCV is built
         pytest.skip(str(error))
-    (line,) = told
+    (line,) = messages
     assert "r.mp4: written as VP9, which takes " in line and line.endswith("install ffmpeg")
 
 
@@ -279,15 +279,15 @@ class Failing(Output):
 @pytest.mark.parametrize("own_thread", [False, True])
 def test_an_output_that_fails_leaves_the_others_alone(own_thread: bool) -> None:
     full, good = Failing(5, own_thread), Failing(1000, own_thread)
-    told: list[str] = []
-    outputs = Outputs(told.append)
+    messages: list[str] = []
+    outputs = Outputs(messages.append)
     outputs.open("full", full)
     outputs.open("good", good)
     for index in range(100):
         outputs.add(Result(Frame(index, str(index)), [("a", 1.0)]))
     outputs.close()
     assert good.taken == 100 and full.taken == 5 and full.closed and good.closed
-    assert told == [
+    assert messages == [
         "full: No space left on device; it has 5 results, nothing more is written there"
     ]
     assert outputs.report() == [

@@ -261,7 +261,7 @@ def test_frames_are_decoded_by_lanes_or_ahead_of_them(
 
 
 class Large(Synthetic):
-    """Frames that claim to be large pictures; records the pixels claimed at once."""
+    """Frames that claim to be large pictures; records the pixels claimed simultaneously."""
 
     needs_decoding = True
 

@@ -260,9 +260,9 @@ def test_a_small_image_file_of_gigabytes_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_url_whose_password_is_in_doubt_is_not_shown(url: str) -> None:
-    with pytest.raises(SourceError, match="write / as %2F") as told:
+    with pytest.raises(SourceError, match="write / as %2F") as caught:
         open_source(url)
-    assert not any(part in str(told.value) for part in ("admin", "pass#", "pa/", "12?", "[bad"))
+    assert not any(part in str(caught.value) for part in ("admin", "pass#", "pa/", "12?", "[bad"))
 
 
 def test_names_of_any_bytes_can_be_written(tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ def test_a_connection_without_a_whole_request_is_closed(monkeypatch: pytest.Monk
     with served() as web:
         idle = _idle(web, 6)
         body, again = _idle(web, 1)[0], _open(web, "/snapshot.jpg")
-        # An answer comes at once, without waiting for the rest of the request.
+        # The answer comes immediately, without waiting for the rest of the request.
         body.sendall(
             b"POST /recordings HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9999\r\n\r\n"
         )

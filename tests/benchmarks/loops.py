@@ -59,7 +59,7 @@ class FreeDpu:
 
     Parameters
     ----------
-    seconds : duration of a job, s; with 0 it is done at once
+    seconds : duration of a job, s; with 0 it is done immediately
     """
 
     def __init__(self, seconds: float = JOB_SECONDS) -> None:

@@ -49,13 +49,13 @@ def main(folder: Path, frames: int) -> None:
     options = read_options(arguments.split())
     seen: list[tuple[int, int]] = []
 
-    def tell(text: str) -> None:
+    def say(text: str) -> None:
         if "live page" in text:
             url = text.split()[-1]
             threading.Thread(target=_view, args=(url + "results",), daemon=True).start()
 
     with ExitStack() as stack:
-        run = Run(options, open_classifier(options), stack, tell)
+        run = Run(options, open_classifier(options), stack, say)
         consume = run._outputs.add
 
         def count(result: Result) -> None:

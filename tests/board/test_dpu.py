@@ -178,9 +178,9 @@ def test_a_model_for_another_dpu_is_refused(shared_dir: Path, name: str) -> None
     find_provider.cache_clear()
     with pytest.raises(
         ModelError, match=rf"{name}\.xmodel: compiled for DPUC[AV][HD]X8[GH] "
-    ) as told:
+    ) as caught:
         dpu.load(path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.usefixtures("emulation")
@@ -198,9 +198,9 @@ def test_a_model_whose_copies_copy_nothing(demo_model: Path, tmp_path: Path) -> 
     find_provider.cache_clear()
     with pytest.raises(
         dpu.ModelError, match=r"net\.xmodel: the model contradicts itself: "
-    ) as told:
+    ) as caught:
         dpu.load(path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.usefixtures("emulation")

@@ -290,7 +290,7 @@ def test_as_a_program(board: Board, repo_root: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def fingerprint(monkeypatch: pytest.MonkeyPatch) -> dict[str, int | None]:
     """The DPU that the stand-in for a loaded model was compiled for."""
-    told: dict[str, int | None] = {"is": OWN}
+    compiled_for: dict[str, int | None] = {"is": OWN}
 
     @dataclass
     class Loaded:
@@ -300,10 +300,10 @@ def fingerprint(monkeypatch: pytest.MonkeyPatch) -> dict[str, int | None]:
     def load(path: Path, plugin: Path | None) -> Loaded:
         if not path.exists():
             raise dpu.ModelError(f"{path}: no such file")
-        return Loaded(told["is"])
+        return Loaded(compiled_for["is"])
 
     monkeypatch.setattr(dpu, "load", load)
-    return told
+    return compiled_for
 
 
 def test_models_are_checked_before_anything_is_loaded(

@@ -525,7 +525,7 @@ def test_a_sensor_that_vanishes_comes_back_under_another_number(tmp_path: Path) 
         assert (power.latest() or {})["12V"] == pytest.approx(14.05)
         process.kill()
         process.wait()
-        _inspect_all(power, clock, 0.1)  # the kernel reports at once: no such process
+        _inspect_all(power, clock, 0.1)  # the kernel reports immediately: no such process
         assert "12V" not in (power.latest() or {})
     shutil.rmtree(twelve)
     _inspect_all(power, clock, 3)
@@ -721,7 +721,7 @@ def test_rapl_reports_that_only_root_may_read(tmp_path: Path) -> None:
     modes = [folder.stat().st_mode for folder in folders]
     root = os.geteuid() == 0
     try:
-        if root:  # root may read anything; be nobody for a moment
+        if root:  # root may read anything; become the user nobody
             for folder in folders:
                 folder.chmod(0o755)
             os.seteuid(65534)
@@ -878,19 +878,19 @@ def last(power, seconds, there=None):
 def losing(power):
     # Readings of 12V while its driver is bound, unbound, and bound again elsewhere.
     with power_running(power):
-        told = [last(power, 1, True)]
+        samples = [last(power, 1, True)]
         chip = (HWMON / "hwmon2").resolve()
         (HWMON / "hwmon2").unlink()
         chip = chip.rename(chip.with_name("hwmon8"))
-        told.append(last(power, 10, False))
+        samples.append(last(power, 10, False))
         (HWMON / "hwmon8").symlink_to(chip)
         (chip / "power1_input").write_text("15000000")
-        told.append(last(power, 10, True))
+        samples.append(last(power, 10, True))
         (HWMON / "hwmon8").unlink()
         chip = chip.rename(chip.with_name("hwmon2"))
         (HWMON / "hwmon2").symlink_to(chip)
-        told += [last(power, 10, True), power._thread.is_alive()]
-        return told
+        samples += [last(power, 10, True), power._thread.is_alive()]
+        return samples
 
 class power_running:
     def __init__(self, power): self.power = power

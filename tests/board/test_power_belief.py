@@ -311,9 +311,9 @@ def test_other_rails_are_judged_too_but_for_nonsense_amperes(tmp_path: Path) -> 
 @given(st.floats(11.4, 12.6), st.floats(1.2, 5), st.floats(-1, 1))
 def test_readings_that_agree_are_never_doubted(volts: float, amps: float, error: float) -> None:
     belief = Belief(PROFILE, TWELVE, "a sensor", 0.005)
-    told = volts * amps + error * TWELVE.step_watts
+    reading = volts * amps + error * TWELVE.step_watts
     for _ in range(TIMES):
-        assert not belief.look(volts, amps, [told, told])
+        assert not belief.look(volts, amps, [reading, reading])
     assert belief.basis == POWER and belief.doubts == []
 
 

@@ -181,8 +181,8 @@ def test_outputs_that_run_omits_are_reported(
     np.save(image, np.zeros((1, 2, 2, 2), np.int8))
     command = ["run", path, "--input", image, "--output"]
     assert main([*command, out]) == 0
-    told = capsys.readouterr().out.splitlines()[-1]
-    assert told == "not written: two__right_fix; give --output NAME=OUT.npy for each"
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line == "not written: two__right_fix; give --output NAME=OUT.npy for each"
     assert main([*command, out, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["left_out"] == ["two__right_fix"]
     assert main([*command, out, "--output", f"two__right_fix={out}"]) == 0

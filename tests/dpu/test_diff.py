@@ -214,8 +214,8 @@ def test_a_bias_that_the_compiler_shifted_is_the_same(
         model.output(model.conv2d("net__conv", x, weights, 5, shifted, 12, 2))
         model.save(paths[1])
         for pair in (paths, paths[::-1]):
-            told, found = _diff(capsys, *pair)
-            assert told == status and bool(found["weights"]) == bool(status), values
+            returned, found = _diff(capsys, *pair)
+            assert returned == status and bool(found["weights"]) == bool(status), values
 
 
 def test_a_step_that_is_never_made_makes_no_difference(
@@ -267,8 +267,8 @@ def test_the_weights_of_another_dpu_are_not_compared(
         status, found = _diff(capsys, corpus / f"{a}.xmodel", corpus / f"{b}.xmodel")
         assert status == 1 and found["matched"] == layers
         assert not found["differences"] and not found["only_in_a"] and not found["only_in_b"]
-        (told,) = found["not_compared"]
-        assert told.startswith(
+        (line,) = found["not_compared"]
+        assert line.startswith(
             "weights and biases, which B stores in the order of DPUCVDX8G (VCK190"
         )
     path = str(corpus / "ssd_pedestrian_u50.xmodel")

@@ -35,9 +35,9 @@ def test_the_fields_are_the_schemas() -> None:
         _collect(descriptor, pool)
     rows = _table("message")
     assert len(rows) == 8
-    for name, told in rows:
+    for name, documented in rows:
         fields = {}
-        for part in re.split(r", (?=\d)", told):
+        for part in re.split(r", (?=\d)", documented):
             number, field, *kind = part.split(" ", 2)
             fields[int(number)] = (field, kind[0] if kind else "string")
         found = {field.number: (field.name, _kind(field)) for field in pool[name].fields}
@@ -67,17 +67,16 @@ def _kind(field: object) -> str:
 def test_the_numbers_of_attribute_values_are_the_schemas() -> None:
     value = GraphProto.DESCRIPTOR.fields_by_name["graph_attr"]  # type: ignore[attr-defined]
     fields = value.message_type.fields_by_name["value"].message_type.fields
-    told = {int(n): kind for n, kind in re.findall(r"\b(\d+) (bool|int32|uint32|int64|uint64|float|"
-                                                   r"double|string|bytes)\b",
-                                                   TEXT[TEXT.index("oneof of scalars") :
-                                                        TEXT.index("and maps from")])}  # fmt: skip
+    scalars = TEXT[TEXT.index("oneof of scalars") : TEXT.index("and maps from")]
+    types = r"bool|int32|uint32|int64|uint64|float|double|string|bytes"
+    kinds = {int(n): kind for n, kind in re.findall(rf"\b(\d+) ({types})\b", scalars)}
     for field in fields:
         kind = field.name.removesuffix("_value").removesuffix("_vec")
         if field.number < 22:
-            assert told.pop(field.number) == kind
+            assert kinds.pop(field.number) == kind
         else:
             assert kind.startswith("map_string_2_")
-    assert told == {} and {field.number for field in fields} == set(range(4, 33))
+    assert kinds == {} and {field.number for field in fields} == set(range(4, 33))
 
 
 def test_the_pools_factors() -> None:

@@ -90,7 +90,7 @@ def test_accumulators_beyond_float32(
 
 
 def test_the_integer_path_is_needed() -> None:
-    """An odd accumulator above 2**24 that float32 would round: the values tell the paths apart."""
+    """An odd accumulator above 2**24 that float32 would round: the values differ by path."""
     weights = np.full((1, 3, 3, 200), 127, np.int8)
     weights[0, 1, 1, 0] = 126
     images = np.full((1, 4, 5, 200), 127, np.int8)

@@ -332,7 +332,7 @@ def test_the_quantised_and_the_compiled_pointpillars_take_the_same(shared_dir: P
     assert [o.name for o in quantised.left_to_cpu] == [o.name for o in compiled.left_to_cpu]
 
 
-def _told(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+def _predict(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     status = main(["predict", *map(str, arguments)])
     out, err = capsys.readouterr()
     return status, out, err
@@ -354,7 +354,7 @@ def test_sums_and_products_take_the_same_in_both_forms() -> None:
 def test_predict_prints_layers_and_totals(
     emulator_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, out, _ = _told(capsys, emulator_model, "--threads", 2, "--json")
+    status, out, _ = _predict(capsys, emulator_model, "--threads", 2, "--json")
     facts = json.loads(out)
     assert status == 0 and facts["board"] == "zcu104"
     assert sum(layer["us"] for layer in facts["layers"]) == pytest.approx(1e3 * facts["dpu_ms"])
@@ -362,17 +362,17 @@ def test_predict_prints_layers_and_totals(
     assert [speed["threads"] for speed in facts["threads"]] == [1, 2, None]
     assert facts["threads"][0]["fps"]["value"] == pytest.approx(1e3 / facts["latency_ms"]["value"])
     assert sum(facts["bound_ms"].values()) == pytest.approx(facts["dpu_ms"])
-    status, out, _ = _told(capsys, emulator_model)
+    status, out, _ = _predict(capsys, emulator_model)
     assert status == 0 and "e+" not in out
     texts = "bound by", "threads  1: ", "Python   ", "not measured here", " mJ per frame", "60 W"
     assert all(text in out for text in texts)
 
 
 def test_predict_takes_functions(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = _told(capsys, "tutelage.host.latency.published_networks:squeezenet")
+    status, out, _ = _predict(capsys, "tutelage.host.latency.published_networks:squeezenet")
     assert status == 0 and "349,151,936 MACs" in out
     for wrong in ("no.such:thing", "json:nothing", "time:time", "json:dumps"):
-        status, out, err = _told(capsys, wrong)
+        status, out, err = _predict(capsys, wrong)
         assert (status, out) == (2, "") and err.startswith("tutelage: ") and err.count("\n") == 1
 
 
@@ -382,9 +382,9 @@ def test_predict_refuses_unsupported_models(
     broken = tmp_path / "broken.xmodel"
     broken.write_bytes(demo_model.read_bytes()[:999])
     for arguments in ((broken,), (tmp_path / "none.xmodel",), (demo_model, "--board", "ultra96v2")):
-        status, out, err = _told(capsys, *arguments)
+        status, out, err = _predict(capsys, *arguments)
         assert (status, out) == (2, "") and err.count("\n") == 1
-    status, out, err = _told(capsys, demo_model, "--threads", "0")
+    status, out, err = _predict(capsys, demo_model, "--threads", "0")
     assert (status, out) == (2, "") and err.startswith("tutelage: ") and err.count("\n") == 1
 
 
@@ -392,7 +392,7 @@ def test_predict_refuses_unsupported_models(
 def test_every_board_is_predicted_or_lacks_something_by_name(
     demo_model: Path, capsys: pytest.CaptureFixture[str], board: str
 ) -> None:
-    status, out, err = _told(capsys, demo_model, "--board", board)
+    status, out, err = _predict(capsys, demo_model, "--board", board)
     if board in PUBLISHED:
         assert (status, err) == (0, "") and "not run on" not in out
         assert f" on {board} ({PUBLISHED[board]} MHz): " in out
@@ -408,13 +408,13 @@ def test_a_smaller_array_is_slower_and_the_file_says_which_it_is(
     own = predict_graph(xir.Graph.deserialize(path), BOARD)
     larger = predict(own.operations, BOARD)
     assert sum(s.cycles for s in own.stages) > sum(s.cycles for s in larger.stages)
-    status, out, _ = _told(capsys, path)
+    status, out, _ = _predict(capsys, path)
     assert status == 0 and out.splitlines()[1] == (
         "compiled for DPUCZDX8G_ISA1_B3136 (fingerprint 0x101000016010406); does not run on "
         "zcu104, whose DPU is DPUCZDX8G_ISA1_B4096 (0x101000016010407 or 0x101000056010407); the "
         "figures are for the file's array at the board's clock"
     )
-    status, out, _ = _told(capsys, path, "--json")
+    status, out, _ = _predict(capsys, path, "--json")
     assert status == 0 and json.loads(out)["misfit"].startswith("compiled for DPUCZDX8G_ISA1_B3136")
 
 

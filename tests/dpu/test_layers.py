@@ -129,13 +129,13 @@ def _carriers(path: Path) -> list[tuple[str, int, int | None]]:
         return []
     layers = layers_of(graph)
     found = rules.bounds(operations_of(layers), array_of(numbers[0]))
-    told = [
+    workloads = [
         (layer.kind, int(layer.op.get_attr("workload_on_arch")), _work(bound))
         for layer, bound in zip(layers, found, strict=True)
         if layer.op.has_attr("workload_on_arch")
     ]
-    assert len(told) == sum(op.has_attr("workload_on_arch") for op in graph.get_ops())
-    return told
+    assert len(workloads) == sum(op.has_attr("workload_on_arch") for op in graph.get_ops())
+    return workloads
 
 
 @pytest.mark.filterwarnings("ignore::tutelage.core.errors.UnsortedWarning")  # one is not sorted

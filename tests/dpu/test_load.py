@@ -286,8 +286,8 @@ def test_a_forked_child_starts_fresh(demo_model: Path, repo_root: Path, runtime:
     """
     done = _run(script, demo_model, repo_root, runtime, "import warnings\n"
                 "warnings.simplefilter('ignore', DeprecationWarning)\n" + SETUP)  # fmt: skip
-    told = "the job was started before the fork; only the parent can wait for it\n7\n"
-    assert (done.returncode, done.stdout, done.stderr) == (0, told * 8, "")
+    message = "the job was started before the fork; only the parent can wait for it\n7\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, message * 8, "")
 
 
 def test_a_child_by_fork_computes_beside_its_parents_threads(

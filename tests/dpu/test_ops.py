@@ -412,9 +412,9 @@ def test_a_mean_whose_shapes_do_not_say_the_axis_wants_a_plugin(tmp_path: Path) 
 def test_an_op_that_nobody_knows_names_the_function_to_write(kind: str, tmp_path: Path) -> None:
     graph, x = real_graph(kind, {"shape": [1, 4]}, [[1, 4]]), real_values(1, 4)
     words = rf"'y' has the type '{kind}'.*function (op_\w+)"
-    with pytest.raises(UnknownOpError, match=words) as told:
+    with pytest.raises(UnknownOpError, match=words) as caught:
         load_engine(graph)
-    function = str(told.value).split()[-1]
+    function = str(caught.value).split()[-1]
     file = tmp_path / "ops.py"
     file.write_text(f"def {function}(inputs, attrs):\n    return -inputs['input'][0]\n")
     for engine in ("fast", "reference"):
@@ -456,7 +456,7 @@ def test_stacks() -> None:
 
 @pytest.mark.parametrize("multiplier, stride", [(1, [2, 2]), (1, [1, 1]), (2, [2, 1])])
 def test_transposed_depthwise_convolutions(multiplier: int, stride: list[int]) -> None:
-    """Each channel by itself is a transposed convolution of one channel."""
+    """Each channel alone is a transposed convolution of one channel."""
     attrs = {"kernel": [4, 4], "stride": stride, "pad": [1, 1, 1, 1]}
     x, weights, bias = int8(2, 3, 5, 3), int8(multiplier, 4, 4, 3), int8(3 * multiplier)
     kinds = {True: "transposed-depthwise-conv2d-fix", False: "transposed-conv2d-fix"}

@@ -57,9 +57,9 @@ def test_exit_status_and_errors_are_the_scripts_own(repo_root: Path, tmp_path: P
     script.write_text("import sys; sys.exit(True)")
     done = _shim(repo_root, script)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
-    script.write_text("import sys; sys.exit('told')")
+    script.write_text("import sys; sys.exit('message')")
     done = _shim(repo_root, script)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "told\n")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "message\n")
     script.write_text("raise KeyboardInterrupt")
     done = _shim(repo_root, script)
     assert done.returncode == 130 and done.stderr.endswith("\nKeyboardInterrupt\n")
@@ -153,8 +153,8 @@ def test_xir_takes_file_names_as_str(repo_root: Path, demo_model: Path, tmp_path
         "    except TypeError as error: print(error)\n"
     )
     done = _shim(repo_root, script, demo_model, tmp_path)
-    told = f"xir takes file names as str, not {type(tmp_path).__name__}\n"
-    assert done.stdout == told * 4, done.stderr
+    message = f"xir takes file names as str, not {type(tmp_path).__name__}\n"
+    assert done.stdout == message * 4, done.stderr
     assert (tmp_path / "a.dot").exists()
 
 
@@ -276,7 +276,7 @@ CELLS = [
     "del overlay, dpu\n"
     "print(labels.WORD, runner.WORD)",
 ]
-"""A notebook in the manner of DPU-PYNQ's."""
+"""A notebook like DPU-PYNQ's."""
 
 
 @pytest.mark.slow
@@ -300,13 +300,13 @@ def test_a_notebook(
     NotebookClient(
         notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     ).execute()
-    told = [
+    printed = [
         "".join(out["text"] for out in cell["outputs"] if out["output_type"] == "stream")
         for cell in notebook["cells"]
     ]
     words = "a neighbour and another\n"
     logits = load_engine(demo_model, "reference").run(np.trunc(images * 128).astype(np.int8))
-    assert told == ["", "", "", "".join(f"{row.tolist()}\n" for row in logits), words]
+    assert printed == ["", "", "", "".join(f"{row.tolist()}\n" for row in logits), words]
 
 
 def test_cpu_parts_run_with_a_plugin(shared_dir: Path, repo_root: Path, tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ def main(seconds: float, only: list[str]) -> int:
             _round(name, number, shown)
             if time.monotonic() > end:
                 break
-    told = {name: _told(figures) for name, figures in FIGURES.items() if figures.examples}
-    print(json.dumps({"targets": told, "cases": shown}, indent=1))
+    targets = {name: _summary(figures) for name, figures in FIGURES.items() if figures.examples}
+    print(json.dumps({"targets": targets, "cases": shown}, indent=1))
     return 1 if shown else 0
 
 
@@ -70,7 +70,7 @@ def _place(error: BaseException) -> str:
     return f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}"
 
 
-def _told(figures: Figures) -> dict[str, Any]:
+def _summary(figures: Figures) -> dict[str, Any]:
     return {"examples": figures.examples, "mebibytes": round(figures.mebibytes),
             "seconds": round(figures.seconds, 2), "faults": dict(figures.faults)}  # fmt: skip
 

@@ -116,12 +116,12 @@ def _status(name: str) -> int:
     raise LookupError(name)
 
 
-def told(main: Callable[[list[str]], int], *arguments: object) -> tuple[int, str]:
+def run_main(main: Callable[[list[str]], int], *arguments: object) -> tuple[int, str]:
     """Run a command line; it must end with 0, 1 or 2 and report errors in one short line.
 
     A line about a file whose ops are not in order may precede it.
     """
-    status, out, text = told_all(main, *arguments)
+    status, out, text = run_main_with_output(main, *arguments)
     text = "".join(x for x in text.splitlines(True) if not x.endswith(f"{UNSORTED}\n"))
     assert text.count("\n") <= 1 and len(text) < 2000, text[:3000]
     assert "\x1b" not in text
@@ -130,7 +130,9 @@ def told(main: Callable[[list[str]], int], *arguments: object) -> tuple[int, str
     return status, text
 
 
-def told_all(main: Callable[[list[str]], int], *arguments: object) -> tuple[int, str, str]:
+def run_main_with_output(
+    main: Callable[[list[str]], int], *arguments: object
+) -> tuple[int, str, str]:
     """The same for commands that report several things; return status, output and errors."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz import models
 from tests.fuzz.byte_edits import EDITS, edited
-from tests.fuzz.harness import fuzz, one_line, scratch, told
+from tests.fuzz.harness import fuzz, one_line, run_main, scratch
 from tutelage.__main__ import main
 from tutelage.core.errors import DpuError
 from tutelage.dpu.isa.assembly import assemble, disassemble
@@ -124,7 +124,7 @@ def test_assembly(case: Any) -> None:
     text = "\n".join(disassemble(decode(_bases(isa)[0], ISAS[isa]), ["a layer"])).encode()
     path = scratch() / "damaged.s"
     path.write_bytes(edited(text, edits))
-    told(main, "asm", path, "-o", scratch() / "code.bin", "--isa", f"isa{isa}")
+    run_main(main, "asm", path, "-o", scratch() / "code.bin", "--isa", f"isa{isa}")
     try:
         assemble(path.read_text(errors="replace").split("\n"), ISAS[isa])
     except DpuError as error:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
 from tests.fuzz.byte_edits import EDITS, edited
-from tests.fuzz.harness import fuzz, one_line, scratch, told, told_all
+from tests.fuzz.harness import fuzz, one_line, run_main, run_main_with_output, scratch
 from tests.fuzz.models import DEMO, ROOT
 from tutelage.__main__ import main
 from tutelage.app.model import load_classifier
@@ -152,7 +152,7 @@ def test_model_toml_of_samples(case: Any) -> None:
         for path in sorted((folder / "few").iterdir())[2:]:
             path.unlink()
     (folder / "model.toml").write_bytes(_toml(_MODEL, case))
-    told(main, "inspect", folder / "model.xmodel", "--images", folder / "few", "--json")
+    run_main(main, "inspect", folder / "model.xmodel", "--images", folder / "few", "--json")
 
 
 @fuzz(_CASES, 60)
@@ -263,7 +263,7 @@ def test_npy(case: Any) -> None:
     file = io.BytesIO()
     np.save(file, np.ones([2, 28, 28, 1], np.float32 if as_float else np.int8))
     (scratch() / "in.npy").write_bytes(edited(file.getvalue(), edits))
-    told(main, "run", DEMO / "model.xmodel", "--input", scratch() / "in.npy", "--output",
+    run_main(main, "run", DEMO / "model.xmodel", "--input", scratch() / "in.npy", "--output",
          scratch() / "out.npy")  # fmt: skip
 
 
@@ -300,7 +300,7 @@ def test_npy_header(case: Any) -> None:
     text = "{" + ", ".join(f"'{k}': {v}" for k, v in header.items()) + "}"
     data = b"\x93NUMPY\x01\x00" + (len(text) + 1).to_bytes(2, "little") + text.encode() + b"\n"
     (scratch() / "in.npy").write_bytes(data + bytes(784))
-    told(main, "run", DEMO / "model.xmodel", "--input", scratch() / "in.npy", "--output",
+    run_main(main, "run", DEMO / "model.xmodel", "--input", scratch() / "in.npy", "--output",
          scratch() / "out.npy")  # fmt: skip
 
 
@@ -334,7 +334,7 @@ def test_run_json(edits: Any) -> None:
     folder = scratch() / "measured"
     folder.mkdir(exist_ok=True)
     (folder / "run.json").write_bytes(edited(json.dumps(_RUN).encode(), edits))
-    told_all(main, "report", "--run", folder, "--output", scratch() / "report")
+    run_main_with_output(main, "report", "--run", folder, "--output", scratch() / "report")
 
 
 def test_a_run_that_is_nested_deeply() -> None:
@@ -342,7 +342,9 @@ def test_a_run_that_is_nested_deeply() -> None:
     folder = scratch() / "deep"
     folder.mkdir(exist_ok=True)
     (folder / "run.json").write_text("[" * 100_000)
-    status, _, text = told_all(main, "report", "--run", folder, "--output", scratch() / "report")
+    status, _, text = run_main_with_output(
+        main, "report", "--run", folder, "--output", scratch() / "report"
+    )
     assert status in (0, 2) and len(text) < 2000
 
 
@@ -354,7 +356,7 @@ def test_a_run_of_numbers_that_no_float_holds() -> None:
         for place in re.finditer(r"(?<=: )[\d.]+", run := json.dumps(_RUN)):
             text = run[: place.start()] + number + run[place.end() :]
             (folder / "run.json").write_text(text)
-            told_all(main, "report", "--run", folder, "--output", scratch() / "report")
+            run_main_with_output(main, "report", "--run", folder, "--output", scratch() / "report")
 
 
 def test_the_long_run_reports_its_figures(capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz import models, xmodel_edits
 from tests.fuzz.byte_edits import EDITS, edited
-from tests.fuzz.harness import fuzz, one_line, scratch, told
+from tests.fuzz.harness import fuzz, one_line, run_main, scratch
 from tutelage.__main__ import main
 from tutelage.app.model import load_classifier
 from tutelage.board import runner as board_dpu
@@ -61,9 +61,9 @@ def _use(data: bytes, name: str, tool: str) -> None:
     path = scratch() / "damaged.xmodel"
     path.write_bytes(data)
     if tool == "inspect":
-        told(main, "inspect", path, "--ops")
+        run_main(main, "inspect", path, "--ops")
     elif tool == "draw":
-        told(
+        run_main(
             main,
             "inspect",
             path,
@@ -76,11 +76,11 @@ def _use(data: bytes, name: str, tool: str) -> None:
     elif tool in ("diff", "layers"):
         whole = scratch() / "whole.xmodel"
         whole.write_bytes(models.base(name))
-        told(main, "diff", path, whole, *(["--layers"] if tool == "layers" else []))
+        run_main(main, "diff", path, whole, *(["--layers"] if tool == "layers" else []))
     elif tool == "predict":
-        told(main, "predict", path)
+        run_main(main, "predict", path)
     elif tool == "disasm":
-        told(main, "disasm", path, "--summary", "--svg", scratch() / "a.svg")
+        run_main(main, "disasm", path, "--summary", "--svg", scratch() / "a.svg")
     elif tool in ("reference", "fast", "instructions"):
         _run(path, tool)
     elif tool == "classify":
@@ -100,7 +100,7 @@ def _run(path: Path, engine: str) -> None:
                 inputs += ["--input", f"{op.get_name()}={scratch() / f'in{number}.npy'}"]
     np.save(scratch() / "plain.npy", np.ones([1, 4, 4, 2], np.int8))
     inputs = inputs or ["--input", str(scratch() / "plain.npy")]
-    told(main, "run", path, *inputs, "--output", scratch() / "out.npy", "--engine", engine)
+    run_main(main, "run", path, *inputs, "--output", scratch() / "out.npy", "--engine", engine)
 
 
 def _classify(path: Path) -> None:

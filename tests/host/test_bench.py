@@ -276,11 +276,11 @@ def test_windows_are_interleaved_and_turn(demo: Path) -> None:
 
 def _bench(
     demo: Path, names: tuple[str, ...], repetitions: int = 2,
-    tell: Callable[[str], None] = lambda _: None, meter: tuple[str, ...] = (),
+    say: Callable[[str], None] = lambda _: None, meter: tuple[str, ...] = (),
 ) -> Bench:  # fmt: skip
     subject = load_subject(demo)
     settings = BenchSettings(names, repetitions, 0.1, warm_up=0.0, threads=1, board="zcu104")
-    found = Bench(settings, subject, load_images(subject, "", 60), (), tell, meter)
+    found = Bench(settings, subject, load_images(subject, "", 60), (), say, meter)
     found.go()
     return found
 
@@ -303,8 +303,8 @@ def test_compiled_pytorch(run: Path, tmp_path: Path) -> None:
     subject = load_subject(run)
     subject.write(tmp_path, load_images(subject, "", 32))
     process = _worker("torch-compiled", tmp_path, tmp_path / "log")
-    told = process.ask({"do": "prepare"}, 300)
-    assert told["version"].startswith("torch ") and told["device"] == "CPU"
+    answer = process.ask({"do": "prepare"}, 300)
+    assert answer["version"].startswith("torch ") and answer["device"] == "CPU"
     path = tmp_path / "logits.npy"
     process.ask({"do": "logits", "output": str(path)}, 300)
     request = {"do": "measure", "batch": 32, "seconds": 0.1, "warm_up": 0.0}
@@ -371,7 +371,7 @@ def test_a_process_that_is_killed_ends_its_own_row_only(demo: Path) -> None:
                 if QUICK[0] in child.cmdline():
                     child.kill()
 
-    broken, whole = _bench(demo, QUICK, repetitions=3, tell=kill_at).rows[:2]
+    broken, whole = _bench(demo, QUICK, repetitions=3, say=kill_at).rows[:2]
     assert broken.state == "failed" and "ended by SIGKILL" in broken.reason
     assert "1 repetition complete" in broken.reason and broken.latency_ms.p50.n == 1
     assert whole.state == "done" and whole.latency_ms.p50.n == 3

@@ -219,7 +219,7 @@ def test_the_prediction_is_marked_as_one(subject: Subject, repo_root: Path) -> N
     assert row.provenance.startswith("predicted, by tutelage.dpu.predict.latency")
     for figures, seconds in ((row.latency_ms, found.latency_seconds),
                              (row.network_latency_ms, found.job_seconds)):  # fmt: skip
-        assert figures.p90 == figures.p99 == Figure()  # nobody predicts those
+        assert figures.p90 == figures.p99 == Figure()  # these are not predicted
         value, low, high = figures.p50.ends
         assert value is not None and low is not None and high is not None
         assert value == pytest.approx(1e3 * seconds) and low < value < high

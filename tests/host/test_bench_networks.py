@@ -42,8 +42,8 @@ def logits(name: str, folder: Path, **environment: str) -> np.ndarray:
                str(min(os.sched_getaffinity(0)))]  # fmt: skip
     process = JsonProcess(command, folder / "log", environment)
     try:
-        told = process.ask({"do": "prepare"}, 300)
-        assert "absent" not in told, told
+        answer = process.ask({"do": "prepare"}, 300)
+        assert "absent" not in answer, answer
         process.ask({"do": "logits", "output": str(folder / "x.npy")}, 120)
     finally:
         process.close()
@@ -122,8 +122,8 @@ def test_the_command_compares_a_network(tmp_path: Path, capsys: pytest.CaptureFi
     assert row.accuracy is None and not any("its class differs" in each for each in row.concerns)
     assert results.images.source == "64 made-up pictures"
     assert "random" in results.notes[0]
-    told = capsys.readouterr()
-    assert told.err.startswith("about ") and "its weights are random" in told.out
+    printed = capsys.readouterr()
+    assert printed.err.startswith("about ") and "its weights are random" in printed.out
     assert main(["bench", "app/demo", "--weights", "x.pth"]) == 2
 
 

@@ -111,9 +111,9 @@ def test_deploy_twice_change_and_roll_back(
     current = board.tutelage / "current"
     assert str(current.readlink()) == f"releases/{first.release}"
     code = "import psutil, starlette, numpy, pynq; print(psutil.__file__, numpy.__file__)"
-    told = board.run(f"cd tutelage/current && .venv/bin/python -c '{code}'")
-    assert "current/packages/psutil" in told.replace(first.release, "current")
-    assert "/usr/local/share/pynq-venv" in told or "/opt/site" in told
+    printed = board.run(f"cd tutelage/current && .venv/bin/python -c '{code}'")
+    assert "current/packages/psutil" in printed.replace(first.release, "current")
+    assert "/usr/local/share/pynq-venv" in printed or "/opt/site" in printed
 
     again = go()
     assert (again.state, again.release, again.sent_bytes) == ("unchanged", first.release, 0)
@@ -433,12 +433,12 @@ def test_a_deployment_warns_of_a_measurement(
                f"exec flock {folder}/.lock sh -c 'echo held; exec cat > /dev/null'"]  # fmt: skip
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        told: list[str] = []
-        warned = go(told.append)
+        messages: list[str] = []
+        warned = go(messages.append)
         holder.communicate(b"")
     assert (quiet.measuring, warned.measuring) == ("", name)
     text = f"{board.host}: warning: measurement {name} is running, and this disturbs it"
-    assert told[0].startswith(text)
+    assert messages[0].startswith(text)
     assert warned.state == "unchanged"
 
 
@@ -449,25 +449,25 @@ def test_a_deployment_waits_for_the_one_before(
 ) -> None:
     """And does not remove its files: the other used to remove this one's directory."""
     remote.Remote(board.host, board.ssh_config).sh("mkdir -p tutelage/releases")
-    told: list[str] = []
+    messages: list[str] = []
     first = remote.Remote(board.host, board.ssh_config)
     with ThreadPoolExecutor() as pool:
-        with lock(first, "tutelage/releases", lambda: told.append("the first waits")):
-            second = pool.submit(go, say=told.append)
+        with lock(first, "tutelage/releases", lambda: messages.append("the first waits")):
+            second = pool.submit(go, say=messages.append)
             end = time.monotonic() + 60
-            while not told:
+            while not messages:
                 assert time.monotonic() < end
                 time.sleep(0.05)
             time.sleep(0.5)
             assert not list((board.tutelage / "releases").iterdir())
         assert second.result().state == "deployed", second.result().error
-    assert told[0] == f"{board.host}: waiting for another deployment to finish"
+    assert messages[0] == f"{board.host}: waiting for another deployment to finish"
 
 
 @pytest.mark.full_board
 @needs_board
 def test_a_lock_ends_with_its_holder(board: StandInBoard, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lock's holder is killed at once, or the network is cut after the lease."""
+    """The lock's holder is killed immediately, or the network is cut after the lease."""
     monkeypatch.setattr("tutelage.host.ssh.lock._LEASE_SECONDS", 2.0)
     place = f"/tmp/{board.host}.lock"
     own = remote.Remote(board.host, board.ssh_config)

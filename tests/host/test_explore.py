@@ -125,9 +125,9 @@ def test_two_budgets_are_both_kept(tmp_path: Path) -> None:
 
 
 def test_bits_cost_no_time_and_the_study_has_their_accuracy(repo_root: Path) -> None:
-    told = bits_lines(read_spec(None), repo_root / "results" / "study.csv")
-    assert "takes the same time" in told[0]
-    assert "W8A8, qat: 87.11 %, float 87.31 % (-0.20 points)" in told[-2]
+    lines = bits_lines(read_spec(None), repo_root / "results" / "study.csv")
+    assert "takes the same time" in lines[0]
+    assert "W8A8, qat: 87.11 %, float 87.31 % (-0.20 points)" in lines[-2]
     assert "not in the study" in bits_lines(read_spec(None), repo_root / "no.csv")[-1]
 
 

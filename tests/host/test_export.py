@@ -81,8 +81,8 @@ def test_checksums_and_fix_points(exported: Path) -> None:
     from tutelage.host.train.config import read_toml
 
     table = read_toml(exported / "model.toml")
-    for name, told in table["checksums"].items():
-        assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == told
+    for name, checksum in table["checksums"].items():
+        assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == checksum
     graph = Graph.deserialize(exported / "quantised.xmodel")
     (output,) = graph.get_attr("return_ops")
     last = graph.get_op(output).get_input_op("input")
@@ -106,7 +106,7 @@ def test_onnx_is_the_student_but_for_ties(name: str, options: dict[str, Any]) ->
     network = create(name, in_channels=1, **options)
     images = torch.randint(-128, 128, (64, 1, 28, 28)) / 128
     for _ in range(20):
-        network(images)  # norms learn statistics, so that the logits tell the images apart
+        network(images)  # norms learn statistics, so that the logits differ by image
     student = Student(network, (1, 28, 28), Bits())
     calibrate(student, images)
     student.eval()

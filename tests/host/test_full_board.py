@@ -137,14 +137,14 @@ def test_a_second_release_and_back(deployed: Deployed) -> None:
 
 
 def test_the_boards_results_are_the_emulations(deployed: Deployed, tmp_path: Path) -> None:
-    told = deployed.python("app/classify.py --model model --source model/images --quiet",
-                           "--output seen.csv --json - && cat seen.csv")  # fmt: skip
-    figures, end = json.JSONDecoder().raw_decode(told)
+    printed = deployed.python("app/classify.py --model model --source model/images --quiet",
+                              "--output seen.csv --json - && cat seen.csv")  # fmt: skip
+    figures, end = json.JSONDecoder().raw_decode(printed)
     assert figures["provider"] == ON_DPU and figures["frames"]["classified"] == FRAMES
     assert figures["model"]["target"] == "ZCU104, Vitis AI 2.x"
     _here("--model", str(deployed.model), "--source", str(deployed.model / "images"),
           "--output", str(tmp_path / "seen.csv"))  # fmt: skip
-    assert _table(told[end:].lstrip()) == _table((tmp_path / "seen.csv").read_text())
+    assert _table(printed[end:].lstrip()) == _table((tmp_path / "seen.csv").read_text())
 
 
 _ONE_JOB = """
@@ -170,23 +170,23 @@ def test_amds_compiled_model_with_a_plugin(
     plugin = ROOT / "tests" / "dpu" / "plugins.py"
     for path, name in ((source, "amd.xmodel"), (plugin, "plugins.py")):
         shutil.copy(path, deployed.board.root / HOME / name)
-    told = deployed.python("app/classify.py --model ~/amd.xmodel --plugin ~/plugins.py --quiet",
-                           "--source model/images --frames 3 --output seen.csv --json -",
-                           "&& cat seen.csv")  # fmt: skip
-    figures, end = json.JSONDecoder().raw_decode(told)
+    printed = deployed.python("app/classify.py --model ~/amd.xmodel --plugin ~/plugins.py --quiet",
+                              "--source model/images --frames 3 --output seen.csv --json -",
+                              "&& cat seen.csv")  # fmt: skip
+    figures, end = json.JSONDecoder().raw_decode(printed)
     assert figures["frames"]["classified"] == 3 and figures["provider"] == ON_DPU
     _here("--model", str(source), "--plugin", str(plugin), "--frames", "3",
           "--source", str(deployed.model / "images"),
           "--output", str(tmp_path / "seen.csv"))  # fmt: skip
-    assert _table(told[end:].lstrip()) == _table((tmp_path / "seen.csv").read_text())
+    assert _table(printed[end:].lstrip()) == _table((tmp_path / "seen.csv").read_text())
 
 
 def test_power_and_temperature_of_a_run(deployed: Deployed) -> None:
     deployed.board.set_power("12V", 16.5)
     deployed.board.set_temperature(51.5)
-    told = deployed.python("app/classify.py --model model --source model/images --quiet",
-                           "--scenario offline --duration 1 --power hwmon --json -")  # fmt: skip
-    figures = json.loads(told)
+    printed = deployed.python("app/classify.py --model model --source model/images --quiet",
+                              "--scenario offline --duration 1 --power hwmon --json -")  # fmt: skip
+    figures = json.loads(printed)
     power = figures["power"]
     assert set(power["rails"]) == {rail.name for rail in load_profile().rails}
     assert math.isclose(power["watts"], 16.5) and power["total_rail"] == "12V"
@@ -197,9 +197,9 @@ def test_power_and_temperature_of_a_run(deployed: Deployed) -> None:
 
 def test_watts_follow_the_dpus_load(deployed: Deployed) -> None:
     deployed.board.free_power("12V")
-    told = deployed.python("app/classify.py --model model --source model/images --quiet",
-                           "--scenario offline --duration 1 --power hwmon --json -")  # fmt: skip
-    figures = json.loads(told)
+    printed = deployed.python("app/classify.py --model model --source model/images --quiet",
+                              "--scenario offline --duration 1 --power hwmon --json -")  # fmt: skip
+    figures = json.loads(printed)
     assert 14.2 < figures["power"]["watts"] <= 14.05 + 2 * 1.55
     assert (
         figures["pace"]["measured"] is False and "predicted for zcu104" in figures["pace"]["text"]
@@ -277,7 +277,7 @@ def test_the_real_pynq_reads_the_rails(deployed: Deployed) -> None:
     rails = json.loads(deployed.python("-c", f"'{code}'"))
     assert set(rails) == {rail.name for rail in load_profile().rails}
     assert (rails["12V"], rails["3V3"]) == (16.5, 2.0)
-    told = deployed.python("app/classify.py --model model --source model/images --quiet",
-                           "--scenario offline --duration 1 --power pmbus --json -")  # fmt: skip
-    power = json.loads(told)["power"]
+    printed = deployed.python("app/classify.py --model model --source model/images --quiet",
+                              "--scenario offline --duration 1 --power pmbus --json -")  # fmt: skip
+    power = json.loads(printed)["power"]
     assert power["source"] == "pmbus" and math.isclose(power["watts"], 16.5)

@@ -68,9 +68,9 @@ def test_a_link_for_a_result_is_not_followed(
     (measured / linked).unlink(missing_ok=True)
     (measured / linked).symlink_to(own)
     assert _attach(board, tmp_path / "results") == 1
-    told = capsys.readouterr()
-    assert "password" not in told.out + told.err
-    assert f"{linked} is not a regular file" in told.err.splitlines()[-1]
+    printed = capsys.readouterr()
+    assert "password" not in printed.out + printed.err
+    assert f"{linked} is not a regular file" in printed.err.splitlines()[-1]
     assert own.read_text() == OWN
     assert not list((tmp_path / "results/zcu104").glob("2*"))
 
@@ -124,8 +124,8 @@ def test_an_rsync_that_sends_links_all_the_same(
         assert _attach(board, tmp_path / "results") == 1
     finally:
         place.unlink()
-    told = capsys.readouterr()
-    assert "password" not in told.out + told.err and own.read_text() == OWN
+    printed = capsys.readouterr()
+    assert "password" not in printed.out + printed.err and own.read_text() == OWN
 
 
 @needs_board
@@ -159,8 +159,8 @@ def test_checksums_of_other_files(
 
 def test_progress_that_is_none() -> None:
     """Any line is shown or left out; none ends the watching."""
-    told: list[str] = []
-    progress = MeasurementProgress(told.append)
+    messages: list[str] = []
+    progress = MeasurementProgress(messages.append)
     end = {"event": "end", "at": 1, "state": "done", "error": None}
     step = {"event": "step", "at": 1, "fps": 1, "watts": None, "latency_ms": None, "concerns": []}
     for line in (
@@ -171,9 +171,9 @@ def test_progress_that_is_none() -> None:
         json.dumps({"event": "plan", "at": 1, "steps": 7, "seconds": 1}),
     ):  # fmt: skip
         progress.take(line)
-    assert not told
+    assert not messages
     progress.take(json.dumps(end))
-    assert told == ["      1 s  done"]
+    assert messages == ["      1 s  done"]
 
 
 @needs_board

@@ -57,7 +57,7 @@ def _expected(fix_point: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network quantised at once, with a model directory for the emulator beside it."""
+    """A network trained and quantised, with a model directory for the emulator beside it."""
     folder = tmp_path_factory.mktemp("chain")
     for number in range(20):
         path = folder / "photos" / "ab"[number % 2] / f"{number}.png"

@@ -184,8 +184,8 @@ def test_the_application_gives_each_file_the_class_that_training_gave_it(
         for path, label in zip(files, wanted, strict=True)
     }
     right = accuracy(trained.student, trained.data)
-    told = json.loads(report.read_text())["accuracy"]
-    assert 100 * told["correct"] / told["labelled"] == pytest.approx(right)
+    figures = json.loads(report.read_text())["accuracy"]
+    assert 100 * figures["correct"] / figures["labelled"] == pytest.approx(right)
     assert figures["accuracy_compared"] == right > 75
 
 

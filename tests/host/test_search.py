@@ -47,7 +47,7 @@ def _study(url: str, trials: int = 1) -> Any:
 
 
 def _no_end() -> None:
-    raise AssertionError("a trial that nobody took back was ended")
+    raise AssertionError("a trial that was not revoked was ended")
 
 
 def _wait(condition: Any, seconds: float = 20.0) -> None:
@@ -101,12 +101,12 @@ def test_a_worker_that_lives_keeps_its_trial_and_leaves_it_when_it_ends(
 
 
 def test_a_worker_is_notified_of_a_revoked_trial(tmp_path: Path) -> None:
-    study, told = _study(_journal(tmp_path)), list[str]()
+    study, calls = _study(_journal(tmp_path)), list[str]()
     with Leases(study, LEASE) as held:
-        held.take(0, lambda: told.append("lost"))
+        held.take(0, lambda: calls.append("lost"))
         _study(_journal(tmp_path))._storage.set_trial_state_values(0, TrialState.FAIL)
-        _wait(lambda: told)
-    assert told == ["lost"] and "released" not in study.trials[0].user_attrs
+        _wait(lambda: calls)
+    assert calls == ["lost"] and "released" not in study.trials[0].user_attrs
 
 
 _TAKER = """

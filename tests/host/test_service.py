@@ -58,10 +58,10 @@ if sys.argv[1] in ("restart", "try-restart"):
         words, cwd=unit["WorkingDirectory"], capture_output=True, text=True,
         user=user.pw_uid, group=user.pw_gid, extra_groups=groups,
         env={{"PATH": os.environ["PATH"], "HOME": user.pw_dir, **more}})
-    told = {{"words": words, "user": unit["User"], "groups": groups, "more": more,
-            "status": done.returncode, "out": done.stdout, "err": done.stderr}}
+    answer = {{"words": words, "user": unit["User"], "groups": groups, "more": more,
+              "status": done.returncode, "out": done.stdout, "err": done.stderr}}
     with open("/ran", "w") as file:
-        json.dump(told, file)
+        json.dump(answer, file)
     print(done.stderr, file=sys.stderr)
     sys.exit(done.returncode)
 """
@@ -103,8 +103,8 @@ def _go(board: StandInBoard, plan: Plan, **changes: Any) -> Report:
 
 
 def _ran(board: StandInBoard) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((board.root / "ran").read_text())
-    return told
+    answer: dict[str, Any] = json.loads((board.root / "ran").read_text())
+    return answer
 
 
 def _wait_for(board: StandInBoard, text: str) -> None:
@@ -178,8 +178,8 @@ def test_a_user_who_is_not_root_deploys_with_sudo(
         "service: runs as xilinx; the live page's token: ssh board0 cat tutelage/web.env"
     )
     command = ["ssh", "-F", str(config), "board0", "cat tutelage/web.env"]
-    told = subprocess.run(command, capture_output=True, text=True).stdout
-    assert re.fullmatch(r"TUTELAGE_WEB_TOKEN=[\w-]{24}\n", told)
+    printed = subprocess.run(command, capture_output=True, text=True).stdout
+    assert re.fullmatch(r"TUTELAGE_WEB_TOKEN=[\w-]{24}\n", printed)
     unit = (board.root / UNIT).read_text()
     assert "User=xilinx\nSupplementaryGroups=video\nAmbientCapabilities=" in unit
     assert "WorkingDirectory=/home/xilinx/tutelage/current\n" in unit

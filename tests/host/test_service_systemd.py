@@ -128,11 +128,11 @@ def _on(machine: list[str], *command: str) -> str:
 def _wait_for(machine: list[str], *command: str) -> str:
     """Return what a command on the machine prints, as soon as it prints something."""
     end = time.monotonic() + SETTLE_SECONDS
-    while not (told := _on(machine, *command)):
+    while not (printed := _on(machine, *command)):
         journal = _on(machine, "journalctl", "--no-pager", "-u", "tutelage")
         assert time.monotonic() < end, journal
         time.sleep(0.1)
-    return told
+    return printed
 
 
 def test_the_unit_runs_as_its_user_within_its_bounds(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_noise_is_explained_before_rsync_breaks_of_it(
 def test_settings_of_interactive_use_are_turned_off(
     board: StandInBoard, plan: Plan, tmp_path: Path
 ) -> None:
-    """Users set these for hosts on which a tmux session is started at once."""
+    """Users set these for hosts on which a tmux session is started at login."""
     config = _config(board, tmp_path, "  RemoteCommand tmux new -A\n  RequestTTY force\n"
                      "  PermitLocalCommand yes\n  LocalCommand echo connected\n")  # fmt: skip
     report = _deploy(board, plan, config)
@@ -163,8 +163,8 @@ def _processes(text: str) -> list[str]:
 def test_an_address_of_ipv6(board: StandInBoard, tmp_path: Path) -> None:
     """For example, a board's link-local address on a cable, without a router."""
     near = next(path.name for path in Path("/sys/class/net").glob(f"tt{os.getpid()}b*h"))
-    told = board.run("cat /proc/net/if_inet6")
-    found = re.search(r"^(fe80\w+) .* eth0$", told, re.MULTILINE)
+    addresses = board.run("cat /proc/net/if_inet6")
+    found = re.search(r"^(fe80\w+) .* eth0$", addresses, re.MULTILINE)
     if found is None:
         pytest.skip("IPv6 is switched off here")
     address = str(ipaddress.IPv6Address(bytes.fromhex(found[1])))
@@ -304,7 +304,7 @@ def test_a_key_with_a_passphrase_wants_an_agent(
     assert "has a passphrase, which cannot be entered here" in text
     assert f'eval "$(ssh-agent)" && ssh-add {shlex.quote(str(key))}' in text
 
-    # As told: an agent, with the key in it, by someone who types the passphrase.
+    # As the message advises: an agent, with the key in it, by someone who types the passphrase.
     ask = tmp_path / "ask"
     ask.write_text("#!/bin/sh\necho secret\n")
     ask.chmod(0o700)
@@ -334,10 +334,10 @@ class _agent:
         self._patch = monkeypatch
 
     def __enter__(self) -> None:
-        told = subprocess.run(
+        printed = subprocess.run(
             ["ssh-agent", "-s"], capture_output=True, text=True, check=True
         ).stdout
-        found = dict(re.findall(r"(\w+)=([^;]+);", told))
+        found = dict(re.findall(r"(\w+)=([^;]+);", printed))
         self._pid = int(found["SSH_AGENT_PID"])
         self._patch.setenv("SSH_AUTH_SOCK", found["SSH_AUTH_SOCK"])
 

@@ -115,7 +115,7 @@ def auxiliary():
 
 
 def test_weights_of_ones_own_need_no_epochs(data: tuple[DataSet, DataSet], tmp_path: Path) -> None:
-    """A .pth of a network in a file: evaluated in float, and quantised by any method at once."""
+    """A .pth of a network in a file: evaluated in float, and quantised by any method."""
     (tmp_path / "own.py").write_text(OWN)
     torch.manual_seed(1)
     network = create(f"{tmp_path / 'own.py'}:make")

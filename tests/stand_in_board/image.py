@@ -107,10 +107,10 @@ def why_no_pynq() -> str | None:
     program = os.environ.get(PYNQ_VARIABLE)
     if not program:
         return f"{PYNQ_VARIABLE} names no Python with the real pynq"
-    told, own = _ask(program), f"{sys.version_info.major}.{sys.version_info.minor}"
-    if told["version"] != own:
-        return f"{program} is Python {told['version'] or 'of no kind'}, this is {own}"
-    return None if (Path(told["site"]) / "pynq").is_dir() else f"{program} has no pynq"
+    answer, own = _ask(program), f"{sys.version_info.major}.{sys.version_info.minor}"
+    if answer["version"] != own:
+        return f"{program} is Python {answer['version'] or 'of no kind'}, this is {own}"
+    return None if (Path(answer["site"]) / "pynq").is_dir() else f"{program} has no pynq"
 
 
 def _ask(program: str) -> dict[str, str]:
@@ -120,8 +120,8 @@ def _ask(program: str) -> dict[str, str]:
         done = subprocess.run([program, "-c", code], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return {"site": "", "version": ""}
-    told: dict[str, str] = json.loads(done.stdout)
-    return told
+    answer: dict[str, str] = json.loads(done.stdout)
+    return answer
 
 
 def write_python(seed: Path, python: Python, emulation: bool) -> None:

@@ -631,7 +631,7 @@ def _save_pixels(
 
 
 def _blocks(to: Emitter, node: Node, strip: Strip, layer: BlocksLayer) -> None:
-    """Transfer the pixels, or channels, at the same position in all blocks of a row at once."""
+    """Transfer the pixels, or channels, at the same position in all blocks of a row together."""
     view, side, to_space = node.inputs[0], layer.side, layer.to_space
     channels = view.channels // side**2 if to_space else view.channels
     pixels = view.width if to_space else view.width // side

@@ -52,7 +52,7 @@ def _parts(node: Node, shape: Shape, room: int) -> Iterator[Node]:
 
 
 def _most_channels(node: Node, shape: Shape, room: int) -> int:
-    """Return the most channels of the result that a layer can compute at once."""
+    """Return the most channels of the result that a layer can compute in one pass."""
     layer, width = node.layer, shape.width
     groups = MAX_SAVED // width
     if isinstance(layer, ConvLayer):

@@ -99,7 +99,7 @@ def feed(layer: WindowLayer, view: View, lanes: int, from_input: bool) -> tuple[
 
     Parameters
     ----------
-    lanes : channels that the array processes at once
+    lanes : channels that the array processes in parallel
     from_input : whether the map is an input of the subgraph, which has room around it
     """
     walk = walk_of(layer, view)

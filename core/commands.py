@@ -11,8 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tutelage.core.errors import TutelageError
+from tutelage.core.locations import IS_CHECKOUT
 
 PROGRAM = "tutelage"
+DESCRIPTION = (
+    "Quantise neural networks to 8 bits and run them on a ZCU104's DPU or its exact emulation"
+)
+"""As in pyproject.toml; a release on a board has neither that file nor metadata."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ COMMANDS = {
     "check": _host("checking", "Check whether the DPU can run a network, and what it will cost."),
     "train": _host("training", "Train a network in float or quantised, by any method."),
     "study": _host("training", "Run every method at every bit width with every seed."),
-    "sensitivity": _host("sensitivity", "Show which layers lose accuracy to rounding; advise."),
+    "sensitivity": _host("sensitivity", "Show which layers rounding harms, and what to try."),
     "export": _host("building", "Write a trained student for the compiler."),
     "compile": _pc("building", "Compile a quantised model for a board's DPU or the emulator."),
     "overlay": _pc("boards", "Fetch a board's overlay, or take local files, and verify it."),
@@ -69,6 +74,20 @@ COMMANDS = {
 """In the order of --help: commands for a model, then the steps from a network to a board."""
 
 
+def installation(extra: str) -> str:
+    """Return the command that installs an extra of Tutelage.
+
+    Without a package index, since Tutelage is not on PyPI.
+
+    Parameters
+    ----------
+    extra : its name in pyproject.toml, such as "pc" or "host"
+    """
+    if IS_CHECKOUT:
+        return f"pip install '.[{extra}]' (in the checkout)"
+    return f"pip install 'WHEEL[{extra}]' (WHEEL is the path of {PROGRAM}'s .whl file)"
+
+
 class MissingPackage(TutelageError):
     """A Python package is not installed; the message says how to install it."""
 
@@ -79,7 +98,7 @@ def needs(extra: str) -> Iterator[None]:
 
     Parameters
     ----------
-    extra : the extra of Tutelage that installs it: `pip install 'tutelage[EXTRA]'`
+    extra : the extra of Tutelage that installs it
     """
     try:
         yield
@@ -89,7 +108,7 @@ def needs(extra: str) -> Iterator[None]:
             raise
         raise MissingPackage(
             f"the Python package {missing!r} is not installed; "
-            f"pip install '{PROGRAM}[{extra}]' installs everything that this command needs"
+            f"{installation(extra)} installs everything that this command needs"
         ) from error
 
 
@@ -103,17 +122,16 @@ def overview() -> str:
     return "\n".join([
         f"Usage: {PROGRAM} COMMAND [OPTION ...], or {PROGRAM} --version",
         "",
-        "Teach neural networks to live in 8 bits, and run them on a ZCU104's DPU or its exact "
-        "emulation.",
+        f"{DESCRIPTION}.",
         "",
         "Commands:",
         *lines,
         "",
         f"{PROGRAM} COMMAND --help shows its options and examples.",
         *wrap(
-            f"All need pip install '{PROGRAM}[pc]'; {training}, and predict of PyTorch networks, "
-            f"'{PROGRAM}[host]'.",
+            f"Every command needs the extra pc; {training}, and predict of PyTorch networks, "
+            f"the extra host: {installation('host')}.",
             99, break_long_words=False, break_on_hyphens=False,
         ),
-        "Exit status: 0 done, 1 failed, 2 wrong use (a bad file is wrong use).",
+        "Exit status: 0 done, 1 failed, 2 wrong options, an invalid file or a missing package.",
     ])  # fmt: skip

@@ -11,6 +11,7 @@ import pytest
 
 import tutelage
 from tests.docs import markdown
+from tutelage.core.commands import installation
 
 
 def _run(code: str, repo_root: Path) -> str:
@@ -63,7 +64,7 @@ def test_a_missing_package_is_named_with_its_extra(
         f"try: tutelage.{name}\n"
         "except ImportError as error: print(error)"
     )
-    expected = f"tutelage.{name} needs the package {package}: pip install 'tutelage[{extra}]'\n"
+    expected = f"tutelage.{name} needs the package {package}: {installation(extra)}\n"
     assert _run(code, repo_root) == expected
 
 

@@ -11,7 +11,8 @@ import pytest
 
 import tutelage
 from tutelage.__main__ import main
-from tutelage.core.commands import COMMANDS
+from tutelage.core.commands import COMMANDS, DESCRIPTION, installation
+from tutelage.core.toml_file import read_toml
 
 _WITHOUT = """
 import sys
@@ -44,6 +45,18 @@ def test_help_lists_all_commands_without_any_package(repo_root: Path) -> None:
         assert f"  {name}" in done.stdout and command.summary in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert not {"numpy", "argparse"} & set(done.stderr.split())
+
+
+def test_help_describes_the_project_as_its_metadata(repo_root: Path) -> None:
+    assert read_toml(repo_root / "pyproject.toml")["project"]["description"] == DESCRIPTION
+
+
+def test_an_extra_is_installed_from_the_checkout_or_the_wheel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert installation("pc") == "pip install '.[pc]' (in the checkout)"
+    monkeypatch.setattr("tutelage.core.commands.IS_CHECKOUT", False)
+    assert installation("pc").startswith("pip install 'WHEEL[pc]' (WHEEL is ")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -99,7 +112,7 @@ def test_missing_parts_are_named(
     message, _ = done.stderr.splitlines()
     assert done.returncode == 2 and not done.stdout
     assert message.startswith(f"tutelage: the Python package {missing!r} is not installed; ")
-    assert f"pip install 'tutelage[{extra}]'" in message
+    assert f"; {installation(extra)} installs everything" in message
 
 
 @pytest.mark.parametrize(

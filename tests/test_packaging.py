@@ -20,6 +20,7 @@ import pytest
 
 from tests.conftest import NAME_ONLY_XMODEL
 from tests.docs.conftest import copy_repository
+from tutelage import __version__
 
 PACKAGES = ("app", "board", "core", "dpu", "host")
 
@@ -29,6 +30,9 @@ HOST = ("torch", "functorch", "accelerate", "safetensors", "tensorboard", "matpl
         "timm", "nvidia", "triton", "tutelage", "__editable__")  # fmt: skip
 """Beginnings of the names in site-packages: of what each set of dependencies brings, and of what
 `pc` does not."""
+
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
+"""The path of a file in a Markdown link."""
 
 TWICE = """
 import atexit, os, sys
@@ -142,6 +146,13 @@ def _site_packages() -> Path:
     return Path(numpy.origin).parents[1]
 
 
+def test_the_version_is_the_same_everywhere(repo_root: Path) -> None:
+    cited = re.search(r"(?m)^version: (\S+)$", (repo_root / "CITATION.cff").read_text())
+    newest = re.search(r"(?m)^## (\S+)", (repo_root / "CHANGELOG.md").read_text())
+    assert cited and newest
+    assert [cited[1], newest[1]] == [__version__] * 2
+
+
 # -- what is in it ----------------------------------------------------------------------------
 
 
@@ -160,7 +171,10 @@ def test_the_only_name_is_tutelage(wheel: Path) -> None:
         names = archive.namelist()
         (top_level,) = (name for name in names if name.endswith("/top_level.txt"))
         assert archive.read(top_level).decode().split() == ["tutelage"]
-    assert {name.split("/")[0] for name in names} == {"tutelage", "tutelage-0.2.0.dist-info"}
+    assert {name.split("/")[0] for name in names} == {
+        "tutelage",
+        f"tutelage-{__version__}.dist-info",
+    }
     assert not [name for name in names if "/tests/" in name or name.endswith(".pyc")]
 
 
@@ -182,7 +196,7 @@ def test_its_metadata(wheel: Path) -> None:
         texts = {name.partition(".dist-info/")[2]: archive.read(name).decode()
                  for name in archive.namelist() if ".dist-info/" in name}  # fmt: skip
     about = HeaderParser().parsestr(texts["METADATA"])
-    assert about["Name"] == "tutelage" and about["Version"] == "0.2.0"
+    assert about["Name"] == "tutelage" and about["Version"] == __version__
     assert about["License-Expression"] == "Apache-2.0" and about["License-File"] == "LICENSE"
     assert about["Requires-Python"] == ">=3.10" and about["Summary"].startswith("Quantise ")
     assert {"pc", "host"} <= set(about.get_all("Provides-Extra", []))
@@ -200,6 +214,10 @@ def test_a_source_distribution_makes_the_same_wheel(wheel: Path, checkout: Path)
         archive.extractall(folder)
     (source,) = (path for path in folder.iterdir() if path.is_dir())
     assert (source / "examples" / "classify_image.py").is_file() and not (source / "tests").exists()
+    assert list((source / "examples" / "notebooks").glob("*.ipynb"))
+    for page in ("README.md", "CONTRIBUTING.md", "SECURITY.md"):
+        for target in LINK.findall((source / page).read_text(encoding="utf-8")):
+            assert (source / target).exists(), (page, target)
     done = _build(source, "wheel", folder)
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(next(folder.glob("*.whl"))) as second:

@@ -134,6 +134,7 @@ def test_every_dependency_is_declared_and_used(repo_root: Path) -> None:
         "axe-playwright-python",
         "ruff",
         "mypy",
+        "pre-commit",
     }  # of tests and lint
     tools |= {"mkdocs-material", "mkdocstrings"}  # of `make docs`
     tools |= {"ipykernel", "nbclient"}  # the notebook that a test runs

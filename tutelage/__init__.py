@@ -68,10 +68,12 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == __name__:
             raise
+        from tutelage.core.commands import installation
+
         raise ModuleNotFoundError(
-            f"{__name__}.{name} needs the package {error.name}: "
-            f"pip install '{__name__}[{extra}]'", name=error.name,
-        ) from error  # fmt: skip
+            f"{__name__}.{name} needs the package {error.name}: {installation(extra)}",
+            name=error.name,
+        ) from error
     globals()[name] = found
     return found
 

@@ -299,11 +299,6 @@ def read_run(path: Path) -> RunResults:
     return read_results(RunResults, path / RUN_FILE if path.is_dir() else path, _WHAT)
 
 
-def read_outcome(path: Path) -> Outcome:
-    """Read how the measurement or comparison of a file ended; raises ResultsError."""
-    return read_results(Outcome, path, "results")
-
-
 def run_table(text: str, name: str) -> dict[str, Any]:
     """Parse the text of a run.json and verify only its state and error.
 

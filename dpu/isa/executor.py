@@ -347,9 +347,6 @@ MODES: dict[int, Callable[[Instruction, Instruction, Machine, Window], Array]] =
 }
 """Functions of ALU by exec_mode."""
 
-UNSEEN_MODES = {1, 4, 5, 8}
-"""Modes that occur in AMD's sources but in no known file."""
-
 
 # -- ISA0's MISC -----------------------------------------------------------------------------
 

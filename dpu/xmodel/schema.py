@@ -185,4 +185,3 @@ def message_class(name: str) -> type:
 
 
 GraphProto = message_class("Graph")
-AttrValueProto = message_class("AttrValue")

@@ -175,7 +175,7 @@ class ExploreOptions(BoardOptions, StorageOptions, JsonOptions):
         Path | None,
         typer.Argument(
             metavar="EXPLORE.toml",
-            help="run.toml with [explore], see host/explore/space.py; default: the demo's",
+            help="run.toml with [explore], see docs/reference/run-toml.md; default: the demo's",
         ),
     ] = None
     latency: Annotated[

@@ -27,7 +27,7 @@ class TrainOptions(JsonOptions):
     config: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN.toml", help="configuration of the run, see host/train/config.py"
+            metavar="RUN.toml", help="configuration of the run, see docs/reference/run-toml.md"
         ),
     ]
     output: Annotated[Path, typer.Option(help="directory for checkpoints, log and results")]
@@ -124,7 +124,8 @@ class StudyOptions(StorageOptions, JsonOptions):
     spec: Annotated[
         Path | None,
         typer.Argument(
-            metavar="STUDY.toml", help="the study's file; default: host/train/study.toml"
+            metavar="STUDY.toml",
+            help="the study, see docs/reference/study-toml.md; default: the project's own",
         ),
     ] = None
     output: Annotated[Path, typer.Option(help="directory for study.csv and the runs")] = Path(

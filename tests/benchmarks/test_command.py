@@ -21,6 +21,7 @@ from tests.benchmarks.extent import CannotRun, Extent
 from tests.benchmarks.figures import Measured, kind_of, measured
 from tests.benchmarks.kept import Kept, compare
 from tests.benchmarks.parts import DEFAULT, PARTS, TOTAL_SECONDS, Part, Progress, Run, run_parts
+from tutelage.core.commands import installation
 
 
 class _Made(Part):
@@ -81,7 +82,7 @@ sys.exit(main(["--short", "--json", "training", "power"]))
 def test_a_missing_package_is_named_and_the_rest_runs(repo_root: Path) -> None:
     done = subprocess.run([sys.executable, "-c", _WITHOUT_TORCH], cwd=repo_root,
                           capture_output=True, text=True)  # fmt: skip
-    reason = "the Python package 'torch' is not installed; pip install 'tutelage[host]' "
+    reason = f"the Python package 'torch' is not installed; {installation('host')} "
     assert f"1/2 training: left out: {reason}" in done.stderr and done.returncode == 1
     (run,) = json.loads(done.stdout)["runs"]
     assert set(run["figures"]) == {"power"} and run["left_out"]["training"].startswith(reason)

@@ -18,7 +18,6 @@ from torch import Tensor, nn  # noqa: E402
 from tutelage.host.networks import PRESETS, NetworkError, create, create_with  # noqa: E402
 from tutelage.host.networks.densenet import STEMS, DenseNet  # noqa: E402
 from tutelage.host.networks.mobilenet import PAPER, MobileNetV2  # noqa: E402
-from tutelage.host.networks.pretrained import load_pretrained  # noqa: E402
 from tutelage.host.networks.resnet import ResNet  # noqa: E402
 from tutelage.host.quantise.layers.concat import Concat  # noqa: E402
 from tutelage.host.quantise.layers.convolution import Conv  # noqa: E402
@@ -363,30 +362,6 @@ def test_a_users_file_that_fails(text: str, words: str, tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(NetworkError, match=rf"wrong.py:make' cannot be imported: .*{words}"):
             create(f"{tmp_path / 'wrong.py'}:make")
-
-
-def _publish(monkeypatch: pytest.MonkeyPatch, tensors: dict[str, Tensor]) -> None:
-    monkeypatch.setattr("tutelage.host.networks.pretrained._published", lambda name: tensors)
-
-
-def test_pretrained_tensors_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests do not download; the published tensors are those of another network."""
-    published = DenseNet(order="pre", num_classes=20, **SMALL).state_dict()
-    _publish(monkeypatch, published)
-    network = DenseNet(order="pre", **SMALL)
-    assert sorted(load_pretrained(network, "any")) == ["classifier.bias", "classifier.weight"]
-    assert torch.equal(
-        network.state_dict()["features.conv0.weight"], published["features.conv0.weight"]
-    )
-    with pytest.raises(ValueError, match=r"norm1\.weight' does not fit"):
-        load_pretrained(DenseNet(**SMALL), "any")  # norms of the other order
-    deeper = {**published, "features.denseblock3.denselayer1.norm1.weight": torch.ones(3)}
-    _publish(monkeypatch, deeper)
-    with pytest.raises(ValueError, match="the network has no tensor"):
-        load_pretrained(network, "any")
-    _publish(monkeypatch, published)
-    with pytest.raises(ValueError, match="does not fit"):
-        load_pretrained(DenseNet(order="pre", **(SMALL | dict(in_channels=3))), "any")
 
 
 def test_a_transition_that_keeps_no_channel_is_refused() -> None:

@@ -19,6 +19,7 @@ pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed
 import torch
 from torch import Tensor, nn
 
+from tutelage.core.commands import installation
 from tutelage.dpu.engine.reference import load_engine
 from tutelage.dpu.runtime import shim
 from tutelage.host.compile.compilation import CompileOptions, compile_model, plan_compile
@@ -663,7 +664,7 @@ def test_without_pytorch_the_package_is_named(repo_root: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=repo_root, text=True, check=True,
                           capture_output=True)  # fmt: skip
-    assert done.stdout == "emulating pytorch_nndct needs PyTorch: pip install 'tutelage[host]'\n"
+    assert done.stdout == f"emulating pytorch_nndct needs PyTorch: {installation('host')}\n"
 
 
 def test_a_file_of_the_script_s_own_comes_first(tmp_path: Path, repo_root: Path) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 try:
     import torch as _torch  # noqa: F401
 except ModuleNotFoundError as error:
+    from tutelage.core.commands import installation
+
     raise ModuleNotFoundError(
-        "emulating pytorch_nndct needs PyTorch: pip install 'tutelage[host]'", name=error.name
+        f"emulating pytorch_nndct needs PyTorch: {installation('host')}", name=error.name
     ) from error
 
 from tutelage.core.errors import not_emulated

@@ -155,6 +155,7 @@ def study(options: StudyOptions) -> int:
     from tutelage.host.search.storage import Shared
     from tutelage.host.train import study as studies
     from tutelage.host.train import study_results
+    from tutelage.host.train.study_judge import JUDGES
 
     shared = Shared(options.storage, options.lease) if options.storage else None
 
@@ -169,7 +170,7 @@ def study(options: StudyOptions) -> int:
             failures += 1
             console.print(f"failed: {shown(result)}")
         else:
-            accuracy = result[studies.JUDGES[plan.judged_by]]
+            accuracy = result[JUDGES[plan.judged_by]]
             found = "done" if accuracy is None else f"{accuracy:.2f} %"
             left = _time_left(plan, jobs)
             console.print(f"{cell.name}: {found} in {result['seconds']:.0f} s{left}")

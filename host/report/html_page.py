@@ -30,6 +30,9 @@ _NUMBER = re.compile(r"[-+−]?\d|-$|$")
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """Blocks requests and scripts, even if a result contains hostile text."""
 
+_MOST_ROWS = 15
+"""Largest number of rows of a table that is not folded."""
+
 _STRONGEST = 0.75  # largest opacity of a cell's background
 
 
@@ -128,9 +131,12 @@ def _table(table: Table, place: Path) -> str:
     caption = f"<caption>{words}</caption>" if words else ""
     label = html_text(table.caption or ", ".join(table.columns[:3]), 120)
     # A region that scrolls must be reachable with the keyboard.
-    return (f'<div class="wide" role="group" tabindex="0" aria-label="{label}">'
+    text = (f'<div class="wide" role="group" tabindex="0" aria-label="{label}">'
             f"<table>{caption}<thead><tr>{heads}</tr></thead>"
             f"<tbody>\n{rows}\n</tbody></table></div>")  # fmt: skip
+    if len(table.rows) <= _MOST_ROWS:
+        return text
+    return f"<details><summary>{len(table.rows)} rows: {label}</summary>{text}</details>"
 
 
 def _is_text(cell: Cell) -> bool:
@@ -139,7 +145,7 @@ def _is_text(cell: Cell) -> bool:
 
 
 def _row(row: Sequence[Cell], texts: Sequence[bool]) -> str:
-    head = f'<th scope="row">{_marked(cell_text(row[0]))}</th>'
+    head = f'<th scope="row"{_kind(texts[0])}>{_marked(cell_text(row[0]))}</th>'
     return head + "".join(map(_cell, row[1:], texts[1:]))
 
 

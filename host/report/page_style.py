@@ -51,6 +51,8 @@ dl.facts .note {{ color: var(--soft); font-size: .85rem; line-height: 1.4; }}
 .kind.measured {{ color: var(--measured); }} .kind.predicted {{ color: var(--predicted); }}
 .kind.emulated {{ color: var(--emulated); }}
 .wide {{ overflow-x: auto; margin: 0 0 1.2rem; }}
+details {{ margin: 0 0 1.2rem; }}
+summary {{ cursor: pointer; padding: .3rem 0; font-size: .9rem; color: var(--link); }}
 table {{ border-collapse: collapse; font-size: .9rem; line-height: 1.4;
   font-variant-numeric: tabular-nums; }}
 caption, figcaption {{ text-align: left; color: var(--soft); font-size: .88rem; line-height: 1.4;
@@ -80,7 +82,8 @@ footer {{ margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line
   body {{ padding: 1rem 1rem 2rem; }} h1 {{ font-size: 1.55rem; }}
   dl.facts {{ grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); }}
   figure > .wide svg {{ max-width: none; width: 42rem; }}
-  td.text {{ overflow-wrap: normal; }}
+  td.text {{ overflow-wrap: normal; }} tbody th.text {{ min-width: 8rem; }}
+  caption {{ position: sticky; left: 0; max-width: calc(100vw - 2rem); }}
 }}
 @media print {{
   @page {{ size: A4; margin: 14mm; }}
@@ -89,6 +92,7 @@ footer {{ margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line
   section {{ margin-top: 1.4rem; }} figure, tr, dl.facts > div {{ break-inside: avoid; }}
   h2, caption {{ break-after: avoid; }}
   .wide {{ overflow: visible; }}
+  summary {{ display: none; }} details::details-content {{ content-visibility: visible; }}
   dl.facts {{ grid-template-columns: repeat(3, 1fr); gap: .5rem; }}
   dl.facts .value {{ font-size: 1.1rem; }}
   table {{ font-size: 7.5pt; max-width: 100%; }}

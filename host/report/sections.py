@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 from tutelage.core.board_profile import DEFAULT_BOARD, UnknownBoardError
@@ -35,7 +36,8 @@ class ReportOptions:
 
     Attributes
     ----------
-    results : directory of study.csv, latency.json, bench/ and measured runs
+    results : directory of study.csv, latency.json, bench/, measured runs and, in subdirectories,
+        other studies
     model : model directory, or compiled or quantised .xmodel; None: see `find_subject`
     training : directory of the training run; None: see `find_subject`
     board : board for which the model's cost is predicted
@@ -177,12 +179,15 @@ def _of_comparison(found: FoundComparison | Gap) -> Parts:
 
 
 def _of_project(results: Path) -> Parts:
-    """Yield the study of methods and the latency model, which do not depend on the model."""
+    """Yield the studies of methods and the latency model, which do not depend on the model."""
     study, latency = results / "study.csv", results / "latency.json"
     if study.is_file():
         yield from _made("Study of methods", lambda: study_sections(study), study)
     else:
         yield Gap("Study of methods", "`tutelage study` trains every method and bit width.")
+    for number, other in enumerate(sorted(results.glob("*/study.csv")), start=2):
+        make = partial(study_sections, other, number)
+        yield from _made(f"Study: {other.parent.name}", make, other)
     if latency.is_file():
         yield from _made("Predicted against published", lambda: [prediction_section(results)],
                          latency)  # fmt: skip

@@ -1,66 +1,79 @@
-"""Sections of the study: accuracy by method and bit width, and the effect of QKD's phases."""
+"""Sections of a study: accuracy by method and bit width, and the effect of QKD's phases."""
 
 from __future__ import annotations
 
 import csv
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tutelage.host.report.content import Cell, Plot, Section, Table, as_svg
-from tutelage.host.train.study_results import figure, summary
+from tutelage.core.text import counted
+from tutelage.host.report.content import Part, Plot, Section, Table, as_svg
+from tutelage.host.train.study_judge import judged, read_judge
+from tutelage.host.train.study_results import (
+    DIFFERENCES,
+    accuracy_cells,
+    difference_cells,
+    figure,
+)
 
 Rows = Mapping[str, Mapping[str, str]]
 
 _CHANGED = ("qkd ", "qkd,")  # methods of the ablation are "qkd without ..." and "qkd, ..."
 
 
-def study_sections(path: Path) -> list[Section]:
-    """Return the sections of a study.csv.
+def study_sections(path: Path, number: int = 1) -> list[Section]:
+    """Return the sections of a study.csv, with the accuracies that its study.md shows.
+
+    Parameters
+    ----------
+    number : number of the study in the report; the title of each but the first has its directory
 
     Raises
     ------
-    OSError, ValueError, LookupError
+    OSError, ValueError, LookupError, ResultsError
         The file cannot be read, or is not the table of a study.
     """
+    images = read_judge(path.parent)
     with path.open(encoding="utf-8", newline="") as file:
-        rows = {row["cell"]: row for row in csv.DictReader(file)}
+        rows = judged({row["cell"]: row for row in csv.DictReader(file)}, images)
     methods = {name: row for name, row in rows.items() if not row["method"].startswith(_CHANGED)}
     changed = {name: row for name, row in rows.items() if row["method"].startswith(_CHANGED)}
-    sections = [_accuracies(methods, path)]
+    suffix = str(number) if number > 1 else ""
+    title = f"Study: {path.parent.name}" if suffix else "Background: study of methods"
+    parts = _accuracies(methods, path, images, f"study{suffix}")
+    sections = [Section(f"study{suffix}", title, parts)]
     if changed:
-        sections.append(_ablation(rows, changed, path))
+        title = f"{title}, phases of QKD" if suffix else "Background: phases of QKD"
+        sections.append(Section(f"ablation{suffix}", title, _ablation(rows, changed, path)))
     return sections
 
 
-def _accuracies(rows: Rows, path: Path) -> Section:
+def _accuracies(rows: Rows, path: Path, images: str, name: str) -> list[Part]:
     seeds = {row["seed"] for row in rows.values() if row["weights"]}
+    over = f": mean and standard deviation over {counted(len(seeds), 'seed')}" if seeds else ""
     text = (
-        f"Top-1 on the test set, in percent: mean and standard deviation over {len(seeds)} seeds. "
+        f"Top-1 on the {'test set' if images == 'test' else f'{images} images'}, in percent{over}. "
         "W4A4 is 4 bits for weights and for activations; the DPU needs W8A8. This is a study of "
         "training methods, not of this report's model."
     )
-    plot = Plot("study", as_svg(figure(rows)), "Accuracy over bits; bars are one standard "
-                "deviation, dashed lines are the float networks.", path)  # fmt: skip
-    return Section("study", "Background: study of methods", [text, plot, _table(rows, path)])
+    parts: list[Part] = [text]
+    if seeds:
+        caption = (
+            "Accuracy over bits; bars are one standard deviation, dashed lines are the float "
+            "networks."
+        )
+        parts.append(Plot(name, as_svg(figure(rows, images)), caption, path))
+    caption = "Mean ± standard deviation (number of seeds)."
+    parts.append(_table(accuracy_cells(rows), path, caption))
+    if (paired := difference_cells(rows))[1:]:
+        parts.append(_table(paired, path, f"{DIFFERENCES}."))
+    return parts
 
 
-def _table(rows: Rows, path: Path) -> Table:
-    found = summary(rows)
-    bits = sorted({b for _, b in found}, key=lambda b: (b != "float", b))
-    cells: list[list[Cell]] = [
-        [method, *(_mean_and_spread(found.get((method, each), [])) for each in bits)]
-        for method in dict.fromkeys(method for method, _ in found)
-    ]
-    columns = ["method", *(f"{each} [%]" for each in bits)]
-    return Table(columns, cells, path, "Mean ± standard deviation (number of seeds).")
-
-
-def _mean_and_spread(values: list[float]) -> Cell:
-    if not values:
-        return None
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread} ({len(values)})"
+def _table(cells: Sequence[Sequence[str]], path: Path, caption: str) -> Table:
+    columns, *rows = cells
+    return Table(columns, [[cell or None for cell in row] for row in rows], path, caption)
 
 
 def _statistics(values: list[float]) -> list[float | int | None]:
@@ -70,7 +83,7 @@ def _statistics(values: list[float]) -> list[float | int | None]:
     return [round(statistics.mean(values), 2), spread, len(values)]
 
 
-def _ablation(rows: Rows, changed: Rows, path: Path) -> Section:
+def _ablation(rows: Rows, changed: Rows, path: Path) -> list[Part]:
     """Compare each variant of QKD with QKD itself, seed by seed."""
     some = next(iter(changed.values()))
     width = some["weights"], some["activations"]
@@ -93,7 +106,7 @@ def _ablation(rows: Rows, changed: Rows, path: Path) -> Section:
     columns = ["method", "top-1 [%]", "± [points]", "seeds", "against qkd [points]", "± [points]"]
     text = (
         f"The effect of each part of QKD at W{width[0]}A{width[1]}: the same training without it "
-        "or with another setting. Differences are computed per seed. With three seeds, those of "
-        "less than about twice their deviation may be chance."
+        "or with another setting. Differences are computed per seed. With few seeds, those of less "
+        "than about twice their deviation may be chance."
     )
-    return Section("ablation", "Background: phases of QKD", [text, Table(columns, table, path)])
+    return [text, Table(columns, table, path)]

@@ -26,13 +26,11 @@ from tutelage.host.train.study_cells import (
     check_study_keys,
     float_student,
 )
+from tutelage.host.train.study_judge import JUDGES, judged, write_judge
 from tutelage.host.train.study_queue import own_cells, shared_cells
 from tutelage.host.train.study_time import seconds_left
 
 DEFAULT = Path(__file__).with_name("study.toml")
-JUDGES = {"test": "accuracy", "validation": "validation_accuracy"}
-"""The column of study.csv that tables and figures show, by what a study is `judged_by`."""
-
 COLUMNS = (
     "cell", "method", "weights", "activations", "seed", "teacher", "temperature", "accuracy",
     "validation_accuracy", "teacher_accuracy", "float_accuracy", "seconds", "settings",
@@ -45,7 +43,7 @@ class Study:
     Parameters
     ----------
     spec : table of the study's TOML file
-    output : directory for study.csv, study.md, study.svg and the runs
+    output : directory for study.csv, study.json, study.md, study.svg and the runs
 
     Attributes
     ----------
@@ -136,6 +134,7 @@ class Study:
         shared : storage through which other workers take cells too; None without other workers
         """
         self.output.mkdir(parents=True, exist_ok=True)
+        write_judge(self.output, self.judged_by)
         done = set(self.done())
         # A float run that is in the table but whose weights are not on this disk is run again.
         done -= {c.name for c in self.cells if not c.needs and not self.weights(c.name).exists()}
@@ -156,14 +155,8 @@ class Study:
         return seconds_left(self.cells, self.done(), self.spec.get("seconds", {}), jobs)
 
     def judged(self, rows: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-        """Return rows of study.csv, with the accuracy that `judged_by` selects as "accuracy".
-
-        Rows that lack it are left out.
-        """
-        column = JUDGES[self.judged_by]
-        return {
-            name: {**row, "accuracy": row[column]} for name, row in rows.items() if row.get(column)
-        }
+        """Return rows of study.csv as `study_judge.judged` does."""
+        return judged(rows, self.judged_by)
 
 
 def read_study(path: Path, output: Path) -> Study:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,24 +61,41 @@ def markdown(rows: Mapping[str, Mapping[str, str]], images: str = "test") -> str
     images : the images that the accuracies are for, "test" or "validation"
     """
     lines = [] if images == "test" else [f"Top-1 of the {images} images:", ""]
-    lines += _table(summary(rows), "%", _mean)
-    if paired := differences(rows):
-        lines += ["", "Difference to `qat` with the same seed, mean ± standard error:", ""]
-        lines += _table(paired, "points", _difference)
+    lines += _lines(accuracy_cells(rows))
+    if (paired := difference_cells(rows))[1:]:
+        lines += ["", f"{DIFFERENCES}:", ""]
+        lines += _lines(paired)
     return "\n".join(lines) + "\n"
 
 
-def _table(
+def _lines(cells: Sequence[Sequence[str]]) -> list[str]:
+    rows = [f"| {' | '.join(row)} |" for row in cells]
+    return [rows[0], "|" + " --- |" * len(cells[0]), *rows[1:]]
+
+
+DIFFERENCES = "Difference to `qat` with the same seed, mean ± standard error"
+"""Caption of the second table."""
+
+
+def accuracy_cells(rows: Mapping[str, Mapping[str, str]]) -> list[list[str]]:
+    """Return the first table of `markdown`: a row of headings, then one for each method."""
+    return _cells(summary(rows), "%", _mean)
+
+
+def difference_cells(rows: Mapping[str, Mapping[str, str]]) -> list[list[str]]:
+    """Return the second table of `markdown`; only headings if nothing can be compared."""
+    return _cells(differences(rows), "points", _difference)
+
+
+def _cells(
     found: Mapping[tuple[str, str], list[float]], unit: str, text: Callable[[list[float]], str]
-) -> list[str]:
-    """Return the lines of a Markdown table with a row for each method."""
+) -> list[list[str]]:
     columns = sorted({bits for _, bits in found}, key=lambda b: (b != "float", b))
-    heads = " | ".join(f"{bits} [{unit}]" for bits in columns)
-    lines = [f"| method | {heads} |", "| --- |" + " --- |" * len(columns)]
-    for method in dict.fromkeys(method for method, _ in found):
-        cells = [text(found.get((method, bits), [])) for bits in columns]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
-    return lines
+    return [
+        ["method", *(f"{bits} [{unit}]" for bits in columns)],
+        *([method, *(text(found.get((method, bits), [])) for bits in columns)]
+          for method in dict.fromkeys(method for method, _ in found)),
+    ]  # fmt: skip
 
 
 def _mean(values: list[float]) -> str:

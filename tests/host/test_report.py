@@ -27,7 +27,7 @@ from tutelage.host.report.markdown import document
 from tutelage.host.report.trace_section import trace_section
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Locator
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOSTILE = "<script>alert(1)</script>\"'|&$\\frac$"
@@ -96,7 +96,7 @@ def test_a_report_of_the_repositorys_own_results(tmp_path: Path, run: Path) -> N
     _bench(results / "bench" / "one")
     found, text = _report(tmp_path / "report", "--results", str(results))
     assert _names(found) == ["headline", "training", "cost", "run", "comparison", "thesis", "study",
-                             "ablation", "prediction", "missing"]  # fmt: skip
+                             "ablation", "study2", "prediction", "missing"]  # fmt: skip
     for attributes in found.all("a"):
         link = attributes["href"] or ""
         assert link.startswith("#") or (tmp_path / unquote(link)).exists(), link
@@ -320,6 +320,27 @@ def test_without_results_it_says_how_to_get_them(tmp_path: Path) -> None:
         assert command in missing
 
 
+def test_each_study_shows_the_accuracies_of_its_own_table(tmp_path: Path) -> None:
+    head = "cell,method,weights,activations,seed,accuracy,validation_accuracy"
+    for place, accuracies, judge in (("", "81.5,71.5", "test"), ("a b", "82.5,72.5", "validation"),
+                                     ("old", "83.5,", "test")):  # fmt: skip
+        folder = tmp_path / "results" / place
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "study.csv").write_text(f"{head}\nqat-w4a4-s0,qat,4,4,0,{accuracies}\n")
+        (folder / "study.json").write_text(json.dumps({"judged_by": judge}))
+    (tmp_path / "results/study.json").unlink()  # written by an older version
+    found, text = _report(tmp_path / "report", "--results", str(tmp_path / "results"))
+    assert _names(found) == ["headline", "training", "cost", "study", "study2", "study3", "missing"]
+    titles = re.findall('<h2 id="study[23]?-title">(.*)</h2>', text)
+    assert titles == ["Background: study of methods", "Study: a b", "Study: old"]
+    assert "81.50 (1)" in text and "72.50 (1)" in text and "83.50 (1)" in text
+    assert "71.50" not in text and "82.50" not in text and "Top-1 on the validation images" in text
+    assert (tmp_path / "report/study2.svg").is_file()
+    (tmp_path / "results/old/study.json").write_text('{"judged_by": "luck"}')
+    found, text = _report(tmp_path / "report", "--results", str(tmp_path / "results"))
+    assert "study3" not in _names(found) and "is not one of test, validation" in text
+
+
 def test_torn_files_are_passed_over_unless_they_are_named(tmp_path: Path, capsys: Any) -> None:
     results = tmp_path / "results"
     for place in ("here/a/run.json", "bench/b/bench.json"):
@@ -380,6 +401,8 @@ def test_axe_finds_no_fault(
 ) -> None:
     tab = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
     tab.goto(pages[name])
+    for summary in tab.locator("summary").all():
+        summary.click()
     assert axe_faults(tab) == []
     tab.close()
 
@@ -393,15 +416,22 @@ def test_nothing_is_clipped_on_a_phone_and_on_paper(
     tab.on("console", lambda message: errors.append(message.text))
     tab.goto(pages["complete"])
     assert tab.evaluate("document.documentElement.scrollWidth") == 390
+    assert tab.evaluate("document.documentElement.scrollHeight") < 11_000
+    folded = tab.locator("details table")
+    assert folded.count() >= 4 and not any(map(_is_visible, folded.all()))
     dark = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     tab.emulate_media(media="print")
     # The width of A4 less two margins of 14 mm, at 96 pixels per inch.
     tab.set_viewport_size({"width": 687, "height": 900})
     assert tab.evaluate("document.documentElement.scrollWidth") == 687
-    assert tab.evaluate(_CLIPPED) == []
+    assert tab.evaluate(_CLIPPED) == [] and all(map(_is_visible, folded.all()))
     paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     tab.close()
     assert dark == "rgb(20, 23, 27)" and paper == "rgb(255, 255, 255)" and errors == []
+
+
+def _is_visible(table: Locator) -> bool:
+    return bool(table.evaluate("e => e.checkVisibility() && e.getBoundingClientRect().height > 0"))
 
 
 _CLIPPED = """[...document.querySelectorAll("table, svg, p, dd, h1, h2")]

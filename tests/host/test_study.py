@@ -24,6 +24,7 @@ from tutelage.host.networks import create
 from tutelage.host.train import study as studies
 from tutelage.host.train import study_queue
 from tutelage.host.train.config import ConfigError, read_toml
+from tutelage.host.train.study_judge import read_judge
 from tutelage.host.train.study_results import differences, markdown
 from tutelage.host.train.study_time import seconds_left
 
@@ -292,6 +293,7 @@ def test_a_study_stops_and_goes_on(
     text = (out / "study.md").read_text()
     assert "| qat |" in text and "W3A3" in text and "float" in text
     assert (out / "study.svg").read_text().startswith("<?xml")
+    assert read_judge(out) == "test"
 
 
 def _start(repo_root: Path, *words: object) -> subprocess.Popen[str]:

@@ -57,7 +57,7 @@ $(VENV)/emulation.stamp: setup.py pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/all.stamp: setup.py pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing everything, including PyTorch, into $(VENV)"
-	@$(INSTALL) -e '.[pc,host,search,peers,docs,test,lint]'
+	@$(INSTALL) -e '.[pc,host,search,peers,examples,docs,test,lint]'
 	@touch $@ $(VENV)/emulation.stamp
 
 setup: $(VENV)/all.stamp

@@ -1,6 +1,6 @@
 """Train a quantised network with PyTorch Lightning: python examples/train_lightning.py photos/
 
-Needs `pip install lightning`. `photos/` has a folder of images for each class.
+Needs `pip install '.[examples]'` in the checkout. `photos/` has a folder of images for each class.
 """
 
 import argparse

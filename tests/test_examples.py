@@ -98,7 +98,7 @@ def test_train_own_loop(example: Example) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_train_lightning(example: Example) -> None:
-    pytest.importorskip("lightning", reason="needs lightning, which is not a requirement")
+    pytest.importorskip("lightning", reason="needs lightning")
     example("train_lightning")
     assert Path("models/lightning/model.xmodel").is_file()
 

@@ -82,7 +82,8 @@ footer {{ margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line
   body {{ padding: 1rem 1rem 2rem; }} h1 {{ font-size: 1.55rem; }}
   dl.facts {{ grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); }}
   figure > .wide svg {{ max-width: none; width: 42rem; }}
-  td.text {{ overflow-wrap: normal; }} tbody th.text {{ min-width: 8rem; }}
+  td {{ white-space: nowrap; }} td.text {{ overflow-wrap: normal; white-space: normal; }}
+  tbody th.text {{ min-width: 8rem; }}
   caption {{ position: sticky; left: 0; max-width: calc(100vw - 2rem); }}
 }}
 @media print {{

@@ -163,7 +163,7 @@ def _files(trained: Trained, folder: Path) -> list[Path]:
 def test_the_application_gives_each_file_the_class_that_training_gave_it(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    figures = export(trained.run, tmp_path / "model", images=0)
+    exported = export(trained.run, tmp_path / "model", images=0)
     compile_model(plan_compile(tmp_path / "model", None, CompileOptions("emulator")), print)
     assert bool(trained.data.files) == (trained.kind == "folder")  # its own, not copies
     files = _files(trained, tmp_path)
@@ -186,7 +186,7 @@ def test_the_application_gives_each_file_the_class_that_training_gave_it(
     right = accuracy(trained.student, trained.data)
     figures = json.loads(report.read_text())["accuracy"]
     assert 100 * figures["correct"] / figures["labelled"] == pytest.approx(right)
-    assert figures["accuracy_compared"] == right > 75
+    assert exported["accuracy_compared"] == right > 75
 
 
 def test_every_form_is_the_data_sets(trained: Trained, tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ def test_passwords_and_leases() -> None:
 
 def test_without_optuna_the_install_command_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(MissingPackage, match=r"'optuna'.*tutelage\[search\]"):
+    with pytest.raises(MissingPackage, match=r"'optuna'.*pip install '.*\[search\]'"):
         open_study("", "x", ["maximize"])
 
 

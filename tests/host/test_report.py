@@ -95,8 +95,10 @@ def test_a_report_of_the_repositorys_own_results(tmp_path: Path, run: Path) -> N
     shutil.copytree(run, results / "here" / "first")
     _bench(results / "bench" / "one")
     found, text = _report(tmp_path / "report", "--results", str(results))
-    assert _names(found) == ["headline", "training", "cost", "run", "comparison", "thesis", "study",
-                             "ablation", "study2", "prediction", "missing"]  # fmt: skip
+    assert _names(found) == [
+        "headline", "training", "cost", "run", "comparison", "thesis",
+        "study", "ablation", "study2", "ablation2", "prediction", "missing",
+    ]  # fmt: skip
     for attributes in found.all("a"):
         link = attributes["href"] or ""
         assert link.startswith("#") or (tmp_path / unquote(link)).exists(), link

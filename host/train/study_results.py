@@ -124,9 +124,9 @@ def figure(rows: Mapping[str, Mapping[str, str]], images: str = "test") -> Any:
     """Return a matplotlib figure of a study.
 
     On the left is the accuracy by bit width, with a line for each method that has several; dashed
-    lines are the float networks', and those above the students are named at the top. On the right,
-    if the study has `qat` and other methods that train, are the differences to `qat` with the same
-    seed, with their standard errors.
+    lines are the float networks', and those above the students are named in the title. On the
+    right, if the study has `qat` and other methods that train, are the differences to `qat` with
+    the same seed, with their standard errors.
 
     Parameters
     ----------
@@ -177,8 +177,7 @@ def _draw_accuracies(axes: Any, found: Mapping[tuple[str, str], list[float]]) ->
             axes.axhline(mean, linestyle="--", linewidth=0.8, color="grey")
             axes.annotate(method, (0.99, mean), fontsize=7, color="grey", ha="right", va="bottom",
                           xycoords=("axes fraction", "data"))  # fmt: skip
-    axes.annotate("\n".join(above), (0.99, 0.99), fontsize=7, color="grey", ha="right", va="top",
-                  xycoords="axes fraction")  # fmt: skip
+    axes.set_title(", ".join(above), fontsize=7, color="grey", loc="right")
     axes.set_xticks(range(len(widths)), widths)
     if methods:
         axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=4)

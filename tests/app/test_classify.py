@@ -291,9 +291,10 @@ def test_a_second_signal_ends_a_run_whose_output_hangs(app: App, tmp_path: Path)
         process.send_signal(signal.SIGINT)
         return process.poll() is not None
 
-    assert soon(ends_by_another_one) and process.wait() == 130
+    assert soon(ends_by_another_one)
     os.close(reader)
-    process.communicate()
+    out = process.communicate()
+    assert process.wait() == 130, out
 
 
 def test_a_reader_of_one_output_that_leaves_ends_that_output_only(app: App, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def _teachers(spec: Mapping[str, Any]) -> list[str]:
 
 
 def _seeds_of(table: Mapping[str, Any], spec: Mapping[str, Any]) -> list[int]:
-    """Return the seeds of the ablation or of a variant; none if there is no such table."""
+    """Return the seeds of the ablation's or a variant's table; an empty list for an empty table."""
     return list(table.get("seeds", spec["seeds"])) if table else []
 
 

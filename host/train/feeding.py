@@ -125,10 +125,6 @@ class Feed:
         start = share * self._accelerator.process_index
         return torch.arange(start - with_neighbour, start + share) % count
 
-    def explain(self, error: RuntimeError) -> None:
-        """Raise DataError if an error was caused by the death of a worker process."""
-        self._reader.explain(error)
-
     def close(self) -> None:
         """End the worker processes."""
         self._reader.close()

@@ -113,9 +113,6 @@ def train(
         raise Interrupted(
             f"stopped after {counted(run.epoch, 'epoch')}; continue with --resume"
         ) from None
-    except RuntimeError as error:
-        run.feed.explain(error)
-        raise
     finally:
         run.feed.close()
 

@@ -254,8 +254,29 @@ def test_a_worker_that_is_killed_is_one_line(photos: Path, tmp_path: Path, repo_
         time.sleep(0.05)
     psutil.Process(process.pid).children()[-1].kill()
     error = process.communicate(timeout=60)[1]
-    assert process.returncode == 2 and error.count("\n") == 1
+    assert (process.returncode, error.count("\n")) == (2, 1), error
     assert "one of 2 processes that read images died" in error and "[data] workers" in error
+
+
+def test_a_worker_may_close_its_sockets_before_it_is_dead(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Receiver:
+        """A reader of worker processes that fails as the socket of a dying process does."""
+
+        def __iter__(self) -> Any:
+            worker.kill()
+            raise ConnectionResetError("Connection reset by peer")
+            yield
+
+    data = load("folder", photos, "train", 8, memory=0)
+    with Reader((data,), workers=2) as reader:
+        list(reader([Request(0, torch.arange(2))]))
+        worker, loader = psutil.Process().children()[-1], reader._loader
+        monkeypatch.setattr(reader, "_loader", Receiver())
+        with pytest.raises(DataError, match="one of 2 processes that read images died"):
+            list(reader([Request(0, torch.arange(2))]))
+        del loader  # which ends the processes
 
 
 # -- order and workers -------------------------------------------------------------------------

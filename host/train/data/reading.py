@@ -13,8 +13,11 @@ import logging
 import multiprocessing
 import multiprocessing.process
 import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import connection
 from typing import Any
 
 import cv2
@@ -136,41 +139,53 @@ class Reader:
 
     def _by_workers(self, requests: Iterable[Request]) -> Iterator[Batch]:
         self._asked.requests = requests
-        if self._loader is None:
-            self._loader = DataLoader(
-                self._source,
-                batch_size=None,
-                sampler=self._asked,
-                num_workers=self._workers,
-                collate_fn=_as_it_is,
-                worker_init_fn=_begin_worker,
-                persistent_workers=True,
-                generator=torch.Generator(),  # leaves the state of PyTorch's global one unchanged
-            )
-        others = set(multiprocessing.active_children())
-        batches = iter(self._loader)
-        self._processes |= set(multiprocessing.active_children()) - others
-        while True:
-            try:
-                batch = next(batches, None)
-            except RuntimeError as error:
-                self.explain(error)
+        try:
+            batches = self._started()
+            while (batch := next(batches, None)) is not None:
+                yield batch
+        except (RuntimeError, OSError, EOFError) as error:  # the latter two from its socket
+            if not self._has_lost_worker():
                 raise
-            if batch is None:
-                return
-            yield batch
-
-    def explain(self, error: RuntimeError) -> None:
-        """Raise DataError if a worker process died.
-
-        PyTorch reports that by a RuntimeError, wherever this process is at that moment.
-        """
-        if any(process.exitcode for process in self._processes):
             raise DataError(
                 f"one of {self._workers} processes that read images died, perhaps for lack of "
                 f"memory or of space in /dev/shm: {one_line(error)}: set [data] workers to fewer, "
                 "or to 0 to read in the training process"
             ) from error
+
+    def _started(self) -> Iterator[Batch]:
+        """Return the batches of the current requests; start the workers if there are none."""
+        if self._loader is not None:
+            return iter(self._loader)
+        self._loader = DataLoader(
+            self._source,
+            batch_size=None,
+            sampler=self._asked,
+            num_workers=self._workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=_begin_worker,
+            persistent_workers=True,
+            generator=torch.Generator(),  # leaves the state of PyTorch's global one unchanged
+        )
+        others = set(multiprocessing.active_children())
+        handler = signal.getsignal(signal.SIGCHLD)
+        batches = iter(self._loader)
+        if threading.current_thread() is threading.main_thread():
+            # PyTorch's handler raises an exception wherever this thread is when a worker dies, for
+            # instance while it talks to another worker. Without it, next() finds the dead worker.
+            signal.signal(signal.SIGCHLD, handler)
+        self._processes = set(multiprocessing.active_children()) - others
+        return batches
+
+    def _has_lost_worker(self) -> bool:
+        """Return whether a worker process died.
+
+        It closes its sockets first, so that it may still be alive when reading from them fails.
+        """
+        ended = connection.wait([process.sentinel for process in self._processes], timeout=0.1)
+        dying = [process for process in self._processes if process.sentinel in ended]
+        for process in dying:
+            process.join(1)
+        return any(process.exitcode for process in dying)
 
 
 class _Asked:

@@ -49,7 +49,7 @@ def brevitas_student(
     collect_steps: int = COLLECT_STEPS,
     input_fix_point: int = 7,
     replace: Mapping[str, str] | None = None,
-    joined_bits: int | None = None,
+    joined_bits: int = 8,
 ) -> nn.Module:
     """Return the Brevitas model of a network trained in float, for images [N, *input_shape].
 
@@ -62,7 +62,7 @@ def brevitas_student(
     weight_bits, activation_bits : 2 to 8, for all layers but the first and the last
     first_bits : bits of the first layer's weights and of the images
     last_bits : bits of the last layer's weights, input and output
-    joined_bits : bits of activations that are concatenated; None: activation_bits
+    joined_bits : bits of the inputs of a concat; 0: activation_bits
     collect_steps : training passes after which the activations' scales become parameters;
         before that each pass uses its own statistics, not rounded to powers of two
     input_fix_point : of 8-bit images; 7 for images in [-1, 1)

@@ -17,14 +17,15 @@ from tutelage.host.quantise.layers.base import Layer, is_signed
 
 @dataclass(frozen=True)
 class Bits:
-    """Bit widths of a student, each 2 to 8.
+    """Bit widths of a student, each 2 to 8; `joined` may be 0.
 
     Attributes
     ----------
     weights, activations : of all layers but the first and the last
     first : of the first layer's weights, and of the images
     last : of the last layer's weights, input and output
-    joined : of activations that are concatenated; None: as `activations`
+    joined : of the inputs of a concat; 0: as `activations`. The DPU stores 8 bits of any
+        activation, so fewer save nothing there
 
     Raises
     ------
@@ -36,18 +37,18 @@ class Bits:
     activations: int = 8
     first: int = 8
     last: int = 8
-    joined: int | None = None
+    joined: int = 8
 
     def __post_init__(self) -> None:
         for name, bits in vars(self).items():
-            if bits is not None and not 2 <= bits <= 8:
+            if not 2 <= bits <= 8 and (name, bits) != ("joined", 0):
                 raise ValueError(f"bits.{name} is {bits}; the DPU's int8 allows 2 to 8 bits")
 
     @property
     def label(self) -> str:
-        """Text for a model's description: "W4A4", or "W4A4, joined 8"."""
-        own = f"W{self.weights}A{self.activations}"
-        return own if self.joined in (None, self.activations) else f"{own}, joined {self.joined}"
+        """Text for a model's description: "W4A4", or "W4A4, joined 4"."""
+        own, joined = f"W{self.weights}A{self.activations}", self.joined or self.activations
+        return own if joined == 8 else f"{own}, joined {joined}"
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _activation_bits(layers: Layers, members: tuple[str, ...], last: set[str], b
         return 8
     if last & set(members) or (readers and readers <= last):
         return bits.last
-    if bits.joined is not None and any(layers[name].joins for name in members):
+    if bits.joined and any(layers[name].joins for name in members):
         return bits.joined
     return bits.activations
 

@@ -63,7 +63,7 @@ def _student(bits: Bits) -> tuple[Student, Tensor]:
     return student, images
 
 
-@pytest.mark.parametrize("bits", [Bits(), Bits(4, 8), Bits(4, 4), Bits(3, 3)], ids=str)
+@pytest.mark.parametrize("bits", [Bits(), Bits(4, 8), Bits(4, 4, joined=0), Bits(3, 3)], ids=str)
 def test_a_student_with_products_is_its_xmodel(bits: Bits) -> None:
     student, images = _student(bits)
     student.train()

@@ -158,7 +158,7 @@ def test_each_dense_block_has_one_fix_point(preset: str) -> None:
 
 
 def test_first_and_last_layer_have_their_own_bits() -> None:
-    student = Student(DenseNet(**SMALL), (1, 28, 28), Bits(4, 3, first=6, last=5))
+    student = Student(DenseNet(**SMALL), (1, 28, 28), Bits(4, 3, first=6, last=5, joined=0))
     first, *middle, last = (student.weight_of[name].bits for name, _ in student.convs())
     assert (first, set(middle), last) == (6, {4}, 5)
     bits = {name: q.bits for name, q in student.activation_of.items()}
@@ -675,7 +675,7 @@ def test_narrow_first_and_last_layers(images: Tensor) -> None:
 
 def test_wide_joins_between_narrow_layers(images: Tensor) -> None:
     """Inputs of a concat have 8 bits; only narrower values need ops that clip."""
-    student = _student("densenet-tiny", Bits(3, 3, joined=8))
+    student = _student("densenet-tiny", Bits(3, 3))
     calibrate(student, images[:100])
     _teach(student, images)
     narrow = [name for name, q in student.activation_of.items() if q.bits == 3]

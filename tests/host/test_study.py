@@ -226,7 +226,7 @@ def test_variants_are_methods_with_tables_of_their_own(spec: Path, tmp_path: Pat
     before = studies.Study(table, tmp_path).cells
     table["variants"] = {
         "qat, average": {"method": "qat", "training": {"ema": 0.9}, "bits": [[3, 3]]},
-        "chain": {"method": "qat", "start": "chain", "quantisation": {"joined": 8}},
+        "chain": {"method": "qat", "start": "chain", "quantisation": {"joined": 6}},
         "short chain": {"method": "qat", "start": "short chain", "bits": [[3, 3]], "seeds": [0]},
         "from qat": {"method": "qat", "start": "qat", "bits": [[3, 3]], "seeds": [1]},
     }
@@ -246,7 +246,7 @@ def test_variants_are_methods_with_tables_of_their_own(spec: Path, tmp_path: Pat
     chained = cells["chain-w3a3-s1"]
     assert chained.needs == ("chain-w8a8-s1",) and "weights" not in chained.config["student"]
     assert chained.config["quantisation"] == {
-        "weights": 3, "activations": 3, "joined": 8,
+        "weights": 3, "activations": 3, "joined": 6,
         "start": str(tmp_path / "study" / "chain-w8a8-s1" / "student.safetensors"),
     }  # fmt: skip
     assert cells["from-qat-w3a3-s1"].needs == ("qat-w8a8-s1",)

@@ -226,18 +226,21 @@ def test_a_low_bit_student_starts_from_a_wider_one(
 
 
 def test_inputs_of_a_concat_have_their_own_bits(images: Tensor) -> None:
-    student = _student(Bits(3, 3, joined=8), images)
+    student = _student(Bits(3, 3), images)
     widths = {name: q.bits for name, q in student.activation_of.items()}
     assert widths["cat"] == widths["features/conv0"] == 8
     assert widths["features/denseblock1/denselayer1/conv1"] == 3
     assert {q.bits for q in student.weight_of.values()} == {3, 8}
-    assert student.bits.label == "W3A3, joined 8" and Bits(4, 4, joined=4).label == "W4A4"
+    assert student.bits.label == "W3A3" and Bits(4, 4, joined=6).label == "W4A4, joined 6"
+    narrow = Bits(3, 3, joined=0)
+    assert _student(narrow, images).activation_of["cat"].bits == 3
+    assert narrow.label == "W3A3, joined 3"
     with pytest.raises(ValueError, match=r"bits.joined is 9"):
         Bits(joined=9)
     assert make_config(
         {"method": "ptq", "student": {"network": "densenet-tiny", "weights": "w"},
-         "quantisation": {"weights": 2, "activations": 2, "joined": 8}}
-    ).quantisation.bits() == Bits(2, 2, joined=8)  # fmt: skip
+         "quantisation": {"weights": 2, "activations": 2, "joined": 5}}
+    ).quantisation.bits() == Bits(2, 2, joined=5)  # fmt: skip
 
 
 # -- oscillations ----------------------------------------------------------------------------

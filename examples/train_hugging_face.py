@@ -1,6 +1,7 @@
 """Train a quantised network with Hugging Face's Trainer: python examples/train_hugging_face.py
 
-Needs `pip install transformers`. The argument is a directory with a folder of images per class.
+Needs `pip install '.[examples]'` in the checkout. The argument is a directory with a folder of
+images for each class.
 """
 
 import argparse

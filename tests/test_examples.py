@@ -106,7 +106,7 @@ def test_train_lightning(example: Example) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_train_hugging_face(example: Example) -> None:
-    pytest.importorskip("transformers", reason="needs transformers, which is not a requirement")
+    pytest.importorskip("transformers", reason="needs transformers")
     assert "train_loss" in example("train_hugging_face")
     assert Path("models/hugging-face/model.xmodel").is_file()
 

@@ -136,7 +136,7 @@ def test_every_dependency_is_declared_and_used(repo_root: Path) -> None:
         "mypy",
         "pre-commit",
     }  # of tests and lint
-    tools |= {"lightning"}  # of an example
+    tools |= {"lightning", "transformers"}  # of examples
     tools |= {"mkdocs-material", "mkdocstrings"}  # of `make docs`
     tools |= {"ipykernel", "nbclient"}  # the notebook that a test runs
     tools |= {"torchvision", "timm", "types-protobuf"}  # what our networks are compared with

@@ -21,8 +21,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The duration of an example depends on the load of the machine.
-settings.register_profile("any load", deadline=None)
+# The duration of an example depends on the load of the machine. The gate tries the same examples
+# each time, so that it fails only because of the change that it judges.
+settings.register_profile(
+    "any load", deadline=None, derandomize=bool(os.environ.get("TUTELAGE_TEST_SAME_EXAMPLES"))
+)
 settings.load_profile("any load")
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.host.train.methods import METHODS
+from tutelage.host.train.student_kinds import STUDENT_KINDS
 
 
 def summary(rows: Mapping[str, Mapping[str, str]]) -> dict[tuple[str, str], list[float]]:
@@ -123,10 +124,10 @@ def plot(rows: Mapping[str, Mapping[str, str]], path: Path, images: str = "test"
 def figure(rows: Mapping[str, Mapping[str, str]], images: str = "test") -> Any:
     """Return a matplotlib figure of a study.
 
-    On the left is the accuracy by bit width, with a line for each method that has several; dashed
-    lines are the float networks', and those above the students are named in the title. On the
-    right, if the study has `qat` and other methods that train, are the differences to `qat` with
-    the same seed, with their standard errors.
+    Above is the accuracy by bit width, with a line for each method; variants of methods are not
+    drawn if there are methods with several bit widths. Dashed lines are the float networks', and
+    those above the students are named in the title. Below, if the study has `qat` and others that
+    train, are the differences to `qat` with the same seed, with their standard errors.
 
     Parameters
     ----------
@@ -140,23 +141,36 @@ def figure(rows: Mapping[str, Mapping[str, str]], images: str = "test") -> Any:
     found, untrained = summary(rows), _untrained()
     paired = {key: v for key, v in differences(rows, least=1).items() if key[0] not in untrained}
     if not paired:
-        drawn, left = plt.subplots(figsize=(7, 4.5), layout="constrained")
+        drawn, above = plt.subplots(figsize=(7, 4.5), layout="constrained")
     else:
-        height = max(4.5, 1.5 + 0.25 * len({method for method, _ in paired}))
-        drawn, (left, right) = plt.subplots(1, 2, figsize=(11, height), layout="constrained")
-        _draw_differences(right, paired)
-    _draw_accuracies(left, found)
-    left.set_ylabel(f"top-1, % of the {images} {'set' if images == 'test' else 'images'}")
+        widths = _widths(paired)
+        below = 1 + 0.22 * len({method for method, _ in paired})
+        places: list[Any] = [["accuracies"] * len(widths), widths]
+        drawn, axes = plt.subplot_mosaic(
+            places, height_ratios=[4, below], figsize=(9, 4 + below), layout="constrained"
+        )
+        above = axes.pop("accuracies")
+        _draw_differences(axes, paired)
+    _draw_accuracies(above, found)
+    above.set_ylabel(f"top-1, % of the {images} {'set' if images == 'test' else 'images'}")
     return drawn
+
+
+def _widths(found: Mapping[tuple[str, str], list[float]]) -> list[str]:
+    """Return the bit widths, the widest first."""
+    return sorted({bits for _, bits in found if bits != "float"}, reverse=True)
 
 
 def _draw_accuracies(axes: Any, found: Mapping[tuple[str, str], list[float]]) -> None:
     """Draw accuracies in percent by bit width, the widest on the left."""
-    widths = sorted({bits for _, bits in found if bits != "float"}, reverse=True)
+    widths = _widths(found)
     methods = list(dict.fromkeys(method for method, bits in found if bits != "float"))
-    if len(widths) > 1:  # methods with one bit width are among the differences
-        methods = [m for m in methods if sum((m, w) in found for w in widths) > 1]
-    low, high = _axis(found)
+    if len(widths) > 1:  # the others are among the differences
+        lines = [m for m in methods if sum((m, w) in found for w in widths) > 1]
+        methods = [m for m in lines if m in METHODS or m in STUDENT_KINDS] or lines
+    low, high = _axis(
+        {key: v for key, v in found.items() if key[1] == "float" or key[0] in methods}
+    )
     axes.set_ylim(low, high)
     for number, method in enumerate(methods):
         points = [(i, found[method, w]) for i, w in enumerate(widths) if (method, w) in found]
@@ -183,26 +197,30 @@ def _draw_accuracies(axes: Any, found: Mapping[tuple[str, str], list[float]]) ->
         axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=4)
 
 
-def _draw_differences(axes: Any, paired: Mapping[tuple[str, str], list[float]]) -> None:
-    """Draw differences to `qat` in points, with a row for each method; hollow: of one seed."""
+def _draw_differences(
+    axes: Mapping[str, Any], paired: Mapping[tuple[str, str], list[float]]
+) -> None:
+    """Draw differences to `qat` in points, with a row for each method; hollow: of one seed.
+
+    Parameters
+    ----------
+    axes : of each bit width, since differences are larger with fewer bits
+    paired : differences by (method, bits)
+    """
     methods = list(dict.fromkeys(method for method, _ in paired))
-    widths = sorted({bits for _, bits in paired}, reverse=True)
-    for number, bits in enumerate(widths):
-        colour = f"C{number}"
+    for number, (bits, panel) in enumerate(axes.items()):
         for row, method in enumerate(methods):
-            values = paired.get((method, bits), [])
-            if values:
-                y = row + 0.16 * (number - (len(widths) - 1) / 2)
+            if values := paired.get((method, bits)):
                 one = len(values) == 1
-                axes.errorbar(statistics.mean(values), y, fmt="o", color=colour, markersize=4,
-                              xerr=None if one else _standard_error(values), capsize=2,
-                              linewidth=0.8, fillstyle="none" if one else "full")  # fmt: skip
-        axes.plot([], [], "o", color=colour, markersize=4, label=bits)
-    axes.axvline(0, linewidth=0.8, color="grey")
-    axes.set_yticks(range(len(methods)), methods, fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlabel("difference to qat, points; hollow: one seed")
-    axes.legend(fontsize=8)
+                panel.errorbar(statistics.mean(values), row, fmt="o", color="C0", markersize=4,
+                               xerr=None if one else _standard_error(values), capsize=2,
+                               linewidth=0.8, fillstyle="none" if one else "full")  # fmt: skip
+        panel.axvline(0, linewidth=0.8, color="grey")
+        panel.set_ylim(len(methods) - 0.5, -0.5)
+        panel.set_yticks(range(len(methods)), methods if number == 0 else [], fontsize=8)
+        panel.grid(axis="y", linewidth=0.3)
+        panel.set_title(bits, fontsize=8)
+    panel.figure.supxlabel("difference to qat, points; hollow: one seed", fontsize=9)
 
 
 def _standard_error(values: list[float]) -> float:

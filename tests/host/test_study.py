@@ -25,7 +25,7 @@ from tutelage.host.train import study as studies
 from tutelage.host.train import study_queue
 from tutelage.host.train.config import ConfigError, read_toml
 from tutelage.host.train.study_judge import read_judge
-from tutelage.host.train.study_results import differences, markdown
+from tutelage.host.train.study_results import differences, figure, markdown
 from tutelage.host.train.study_time import seconds_left
 
 
@@ -219,6 +219,21 @@ def test_differences_are_those_of_the_same_seeds() -> None:
     }  # fmt: skip
     assert differences(rows) == {("qkd", "W4A4"): [1.0, 2.0]}
     assert "| qkd | +1.50 ± 0.50 (2) |" in markdown(rows)
+
+
+def test_a_figure_has_lines_of_methods_and_differences_of_all() -> None:
+    titles = ("qat", "qkd", "qkd, narrow", "ptq")
+    rows = {
+        f"{title}-w{bits}-s0": {
+            "method": title, "weights": bits, "activations": bits, "seed": "0", "accuracy": "70"
+        }
+        for title in titles for bits in ("4", "2")
+    }  # fmt: skip
+    above, *panels = figure(rows).axes
+    assert above.get_legend_handles_labels()[1] == ["qat", "qkd", "ptq"]
+    assert [panel.get_title() for panel in panels] == ["W4A4", "W2A2"]
+    labels = [text.get_text() for text in panels[0].get_yticklabels()]
+    assert labels == ["qkd", "qkd, narrow"]
 
 
 def test_variants_are_methods_with_tables_of_their_own(spec: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tutelage.core.board_profile import DEFAULT_BOARD, load_profile
 from tutelage.core.errors import first_line
-from tutelage.host.deploy import scripts, service_scripts
+from tutelage.host.deploy import scripts
 from tutelage.host.deploy.emulated_outputs import EmulatedOutputs
 from tutelage.host.deploy.findings import ask, judge
 from tutelage.host.deploy.installation import install, tidy
@@ -104,7 +104,7 @@ def rollback(
                 report.facts = ask(remote, profile)
                 report.smoke = smoke(remote, name, model, profile, report.facts, ("fingerprint",))
             report.previous, report.release = remote.sh(scripts.ROLLBACK).split()
-            remote.sh(service_scripts.RESTART)
+            serve(remote, "", report)
             report.state = "rolled back"
 
     return _on_all(hosts, ssh_config, back)

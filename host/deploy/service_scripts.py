@@ -28,17 +28,18 @@ RESTART = (
 )
 """Restart the service, if there is one; fail if it was running and is not running afterwards."""
 
-REMOVE = (
-    f"{AS_ROOT}$s systemctl disable --now tutelage.service || true; "
-    f"$s rm -f {UNIT} {UNIT}.before; $s systemctl daemon-reload || true; rm -f tutelage/current"
+_NO_UNIT = (
+    "$s systemctl disable --now tutelage.service || true; "
+    f"$s rm -f {UNIT} {UNIT}.before; $s systemctl daemon-reload || true"
 )
+REMOVE = f"{AS_ROOT}{_NO_UNIT}; rm -f tutelage/current"
 """Remove the service of the first release, so that nothing is started at the next boot."""
 
 UNIT_BACK = (
-    f"{AS_ROOT}test ! -e {UNIT}.before || {{ $s mv {UNIT}.before {UNIT}; "
-    "$s systemctl daemon-reload; }"
+    f"{AS_ROOT}if test -e {UNIT}.before; then $s mv {UNIT}.before {UNIT}; "
+    f"$s systemctl daemon-reload; else {_NO_UNIT}; fi"
 )
-"""Restore the unit file from before `INSTALL`."""
+"""Restore the unit file from before a failed `INSTALL`; if there was none, remove the service."""
 
 MAKE_TOKEN = (
     f"set -e; umask 077; grep -qs '^{TOKEN_VARIABLE}=.' {TOKEN_FILE} || {{ "
@@ -49,9 +50,10 @@ MAKE_TOKEN = (
 """Create the live page's token, unless there is one; keep other lines of the file."""
 
 INSTALL = (
-    f"set -e; {AS_ROOT}test ! -e {UNIT} || $s cp {UNIT} {UNIT}.before; "
+    f"set -e; {AS_ROOT}$s rm -f {UNIT}.before; test ! -e {UNIT} || $s cp {UNIT} {UNIT}.before; "
     f"$s tee {UNIT} > /dev/null; $s systemctl daemon-reload; "
-    f"$s systemctl enable tutelage.service; $s systemctl restart tutelage.service; {_STAYS_UP}"
+    f"$s systemctl enable tutelage.service; $s systemctl restart tutelage.service; {_STAYS_UP}; "
+    f"$s rm -f {UNIT}.before"
 )
 """Write the unit file from standard input, and start the service."""
 

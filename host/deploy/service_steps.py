@@ -53,18 +53,22 @@ def serve(remote: Remote, unit: str, report: Report) -> None:
     except ConnectionLost:
         raise
     except RemoteError as error:
+        restored = ""
         if report.previous and report.previous != report.release:
             remote.sh(scripts.ROLLBACK)
+            restored = f"; release {report.previous} is current again"
         if report.previous:
-            remote.sh(f"{on_board.UNIT_BACK}; ({on_board.RESTART}) || true")
+            unit_back = f"{on_board.UNIT_BACK}; " if unit else ""
+            remote.sh(f"{unit_back}({on_board.RESTART}) || true")
         else:
             remote.sh(on_board.REMOVE)
-        raise DeployError(f"service: {error}") from error
+        raise DeployError(f"service: {error}{restored}") from error
 
 
 def refresh_service(remote: Remote, unit: str, report: Report) -> None:
     """Start the service if it does not run the current release, as after an interrupted run."""
-    report.state = "unchanged"
-    if remote.sh(on_board.STATE, unit).strip() != "right":
+    if remote.sh(on_board.STATE, unit).strip() == "right":
+        report.state = "unchanged"
+    else:
         serve(remote, unit, report)
         report.state = "service restarted"

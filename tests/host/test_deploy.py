@@ -205,6 +205,40 @@ def test_a_service_that_is_there_and_dies_of_the_new_release(
 
 @pytest.mark.full_board
 @needs_board
+def test_a_service_that_fails_leaves_everything_as_it_was(
+    board: StandInBoard, go: Callable[..., Report], model: Path
+) -> None:
+    _stand_in_systemctl(board)
+    unit, current = board.root / "etc/systemd/system/tutelage.service", board.tutelage / "current"
+    backup = unit.with_name("tutelage.service.before")
+    assert go().state == "deployed"
+    (board.root / "down").touch()
+    assert go(service="--camera", service_user="root").state == "failed"
+    assert not unit.exists()
+    assert "disable --now tutelage" in (board.root / "calls").read_text()
+
+    (board.root / "down").unlink()
+    for arguments in ("--camera", "--camera --threads 1"):
+        assert go(service=arguments, service_user="root").state == "service restarted"
+        assert not backup.exists()
+    (board.root / "dies").touch()
+    (model / "notes.txt").write_text("new")
+    assert go().state == "failed"
+    assert '"--threads" "1"' in unit.read_text()
+
+    for path in ("dies", "down"):
+        (board.root / path).unlink()
+    second = go()
+    assert second.state == "deployed", second.error
+    (board.root / "dies").touch()
+    back = rollback([board.host], board.ssh_config, _quiet)[0]
+    assert back.state == "failed"
+    assert back.error.endswith(f"; release {second.release} is current again")
+    assert str(current.readlink()) == f"releases/{second.release}"
+
+
+@pytest.mark.full_board
+@needs_board
 def test_the_service_of_an_unchanged_release_is_set_right(
     board: StandInBoard, go: Callable[..., Report], model: Path
 ) -> None:

@@ -222,7 +222,8 @@ class Run:
         # Exempt the objects of start-up from collections. A collection now would take as long as a
         # hundred frames and find next to nothing.
         gc.freeze()
-        self._figures = RunFigures()  # its clock starts here
+        self._figures = RunFigures()  # its clock starts here, as the gauges' does
+        self._gauges.restart()
         self.pipeline.run(self._look, self._outputs.look_seconds)
         gc.unfreeze()
         self._interrupted = self._stop_asked

@@ -26,6 +26,10 @@ class Gauges:
         self._pipeline = pipeline
         self._cores = cores
         self._power = power
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin to measure: the figures of the run cover the time from here."""
         self._system = SystemMonitor()
         self._machine = self._system.read()
         self._machine_at = self._start = self._use_at = time.monotonic()

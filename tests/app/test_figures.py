@@ -3,11 +3,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 
+from tutelage.app.pipeline.gauges import Gauges
+from tutelage.app.pipeline.pipeline import Pipeline
 from tutelage.app.pipeline.result import Result
 from tutelage.app.pipeline.run_figures import Histogram, RunFigures
 from tutelage.app.pipeline.run_summary import _power
-from tutelage.app.sources.frames import Frame
+from tutelage.app.sources.frames import Frame, FrameSource
 
 
 def test_percentiles_are_within_half_a_percent_of_the_exact_ones() -> None:
@@ -44,6 +47,15 @@ def test_counts_and_accuracy() -> None:
     assert report["accuracy"] == {"top1": 0.5, "correct": 1, "labelled": 2}
     assert list(report["latency_ms"]) == ["infer"]
     assert RunFigures().report()["accuracy"] is None
+
+
+def test_gauges_cover_the_time_from_their_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Pipeline(FrameSource(), [], lambda result: None)
+    gauges = Gauges(pipeline, 1, None)
+    monkeypatch.setattr(pipeline, "core_seconds", lambda: [5.0])
+    assert gauges.report()["dpu"]["utilisation"] == 1.0
+    gauges.restart()
+    assert gauges.report()["dpu"]["utilisation"] == 0.0
 
 
 def test_a_difference_that_is_nothing_has_no_sign() -> None:

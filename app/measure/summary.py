@@ -12,11 +12,11 @@ from tutelage.core.text import markdown_table, markdown_text
 _SPEED = ("step", "latency ms: mean", "p50", "p90", "p99", "fps")
 _ENERGY = ("W", "W above idle", "mJ/frame", "above idle", "fps/W", "above idle")
 
-# The starts of latencies are those of app/sources/load_patterns.py and app/pipeline/pipeline.py.
+# The starts of latencies are those of app/sources/load_patterns.py and app/pipeline/job.py.
 _LATENCY = {
     "single-stream": "single-stream: it starts when the frame is issued (MLPerf judges p90).",
-    "offline": "offline: it starts when the frame is read, so most of it is waiting for a free "
-    "thread (MLPerf judges fps only).",
+    "offline": "offline: it starts when a free thread takes the frame, and includes waiting for a "
+    "core of the DPU (MLPerf judges fps only).",
     "server": "server: it starts when the frame arrives and includes waiting (MLPerf judges p99).",
 }
 

@@ -37,10 +37,10 @@ def _speed(report: Mapping[str, Any]) -> Iterator[str]:
         late = f"; the emulation took longer in {pace['late']} of {pace['jobs']}"
         yield (
             f"paced as   {pace['board']}: {pace['job_ms']:.3f} ms per job, predicted"
-            f"{late if pace['late'] else ''}; no measurement of a DPU"
+            f"{late if pace['late'] else ''}; not a measurement of a DPU"
         )
     elif not report.get("pace", {"measured": True})["measured"]:
-        yield f"pace       {report['pace']['text']}; no measurement of a DPU"
+        yield f"pace       {report['pace']['text']}; not a measurement of a DPU"
     scenario = report.get("scenario")
     if not scenario:
         return

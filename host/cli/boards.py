@@ -293,8 +293,7 @@ def _finish_measurement(host: str, name: str, options: MeasureOptions) -> int:
     from tutelage.host.deploy import measurement_results
 
     ssh_config = options.ssh_config
-    config = ["--ssh-config", str(ssh_config)] if ssh_config else []
-    again = shlex.join(["tutelage", "measure", host, "--attach", "--id", name, *config])
+    again = _attach_command(host, name, options)
     note(f"{host}: measurement {name}; if this program ends first, continue with: {again}")
     if options.detach:
         return DONE
@@ -319,6 +318,17 @@ def _finish_measurement(host: str, name: str, options: MeasureOptions) -> int:
     if run["state"] != "done":
         raise MeasureError(f"the measurement is {run['state']}: {run.get('error')}")
     return DONE
+
+
+def _attach_command(host: str, name: str, options: MeasureOptions) -> str:
+    """Return the command that follows a measurement and collects it in the same directory."""
+    more = [
+        word
+        for each in ("ssh_config", "board", "output")
+        if getattr(options, each) != getattr(MeasureOptions, each)
+        for word in (f"--{each.replace('_', '-')}", str(getattr(options, each)))
+    ]
+    return shlex.join(["tutelage", "measure", host, "--attach", "--id", name, *more])
 
 
 @contextmanager

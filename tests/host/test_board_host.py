@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -83,6 +84,16 @@ def test_each_command_takes_the_users_host(tmp_path: Path, ssh_config: Path, cap
     _boards(tmp_path, '[zcu104]\nhost = "xilinx@10.0.0.8"\n')
     assert main(deploy) == 0
     assert " xilinx@10.0.0.8 " in capsys.readouterr().out
+
+
+def test_the_command_that_continues_a_measurement(capsys: Any) -> None:
+    name = "20261130T120000Z-abcd"
+    command = ["measure", "a@b", "--attach", "--id", name]
+    for more in ([], ["--ssh-config", "my config", "--board", "kv260", "--output", "elsewhere"]):
+        assert main([*command, "--detach", *more]) == 0
+        assert capsys.readouterr().err.endswith(
+            f"continue with: {shlex.join(['tutelage', *command, *more])}\n"
+        )
 
 
 def test_make_takes_it_as_well(tmp_path: Path) -> None:

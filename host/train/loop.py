@@ -261,6 +261,7 @@ class TrainingRun:
         seed, process = self.config.seed, self.accelerator.process_index
         torch.manual_seed(seed_of(seed, self.epoch, "dropout", process))
         self._set_modes(phase)
+        self._update_kept_logits(phase)
         self._tested = None
         totals = torch.zeros(3, device=self.accelerator.device)  # loss, right, images
         start, steps = time.monotonic(), self.feed.steps
@@ -285,10 +286,18 @@ class TrainingRun:
         self.student.train()
         if self.teacher is not None:
             self.teacher.train(phase.teacher == "learns")
-        if self.kept_logits is not None and phase.teacher == "learns":
-            self.kept_logits.forget()
         if self.config.quantises:
             prepare_epoch(self._bare_student, self.config.training, self.epoch, len(self.plan))
+
+    def _update_kept_logits(self, phase: Phase) -> None:
+        """Compute a frozen teacher's logits before the epoch, because both use the same reader."""
+        if self.kept_logits is None:
+            return
+        if phase.teacher == "learns":
+            self.kept_logits.forget()
+        elif phase.teacher == "frozen":
+            with autocast(self.config, self.accelerator):
+                self.kept_logits.compute()
 
     def _schedule(self, progress: float) -> None:
         """Set the learning rates for `progress` (0..1) of the run."""

@@ -141,7 +141,7 @@ class TrainingRun:
         progress: Progress,
     ) -> None:
         self.config, self.output, self.progress = config, output, progress
-        self.accelerator = make_accelerator(config)
+        self.accelerator = make_accelerator()
         if self.accelerator.device.type == "cpu":
             keep_freed_memory()
         self.plan = _plan(config)

@@ -384,6 +384,19 @@ def test_another_configuration_does_not_resume(
         train(_quantised("qat", float_run, seed=1), tmp_path, resume=True, data=data)
 
 
+def test_a_run_resumes_with_another_number_of_workers(
+    data: tuple[DataSet, DataSet], tmp_path: Path
+) -> None:
+    training = {"epochs": 1}
+    train(_config("float", training=training, data={"workers": 0}), tmp_path, data=data)
+    changed = {"workers": -1, "in_memory_mib": 0}
+    result = train(_config("float", training=training, data=changed), tmp_path, True, data=data)
+    assert len(result.history) == 1
+    changed["limit"] = 200
+    with pytest.raises(checkpoint.CheckpointError, match="another data: give another"):
+        train(_config("float", training=training, data=changed), tmp_path, True, data=data)
+
+
 def test_untrainable_configurations_are_reported(
     data: tuple[DataSet, DataSet], tmp_path: Path
 ) -> None:

@@ -114,6 +114,7 @@ def train(
             f"stopped after {counted(run.epoch, 'epoch')}; continue with --resume"
         ) from None
     finally:
+        run.progress.end()
         run.feed.close()
 
 
@@ -413,7 +414,6 @@ class TrainingRun:
         if self.accelerator.is_main_process:
             self.files.finish({"student": tested.accuracy, "teacher": teacher})
             write_run_results(self.output, results)
-        self.progress.end()
         return TrainingResult(tested.accuracy, teacher, self.history, seconds, results)
 
     def _keep(self) -> dict[str, Any]:

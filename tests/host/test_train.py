@@ -25,7 +25,13 @@ from tutelage.host.train import checkpoint  # noqa: E402
 from tutelage.host.train.config import ConfigError, make_config  # noqa: E402
 from tutelage.host.train.data import DataSet, load  # noqa: E402
 from tutelage.host.train.evaluation import accuracy  # noqa: E402
-from tutelage.host.train.loop import CHECKPOINT, STUDENT, TrainingRun, train  # noqa: E402
+from tutelage.host.train.loop import (  # noqa: E402
+    CHECKPOINT,
+    STUDENT,
+    Interrupted,
+    TrainingRun,
+    train,
+)
 from tutelage.host.train.methods import (  # noqa: E402
     CO_STUDYING,
     METHODS,
@@ -382,6 +388,24 @@ def test_another_configuration_does_not_resume(
     train(_quantised("qat", float_run), tmp_path, data=data)
     with pytest.raises(checkpoint.CheckpointError, match="another seed: give another"):
         train(_quantised("qat", float_run, seed=1), tmp_path, resume=True, data=data)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_run_that_stops_ends_its_display(
+    error: type[BaseException], data: tuple[DataSet, DataSet], tmp_path: Path
+) -> None:
+    ended: list[bool] = []
+
+    class Display(Silent):
+        def step(self, *_: Any, **__: Any) -> None:
+            raise error
+
+        def end(self) -> None:
+            ended.append(True)
+
+    with pytest.raises(Interrupted if error is KeyboardInterrupt else error):
+        train(_config("float"), tmp_path, progress=Display(), data=data)
+    assert ended == [True]
 
 
 def test_a_run_resumes_with_another_number_of_workers(

@@ -287,6 +287,10 @@ class Training:
             raise ValueError(f"mixed_precision {self.mixed_precision!r} is not one of no, bf16")
 
 
+TQT_TRAINING_KEYS = ("real_steps", "damping", "freeze_oscillations")
+"""Keys of [training] that only a student of the quantiser "tqt" supports."""
+
+
 @dataclass(frozen=True)
 class Config:
     """The configuration of a training run.
@@ -332,13 +336,9 @@ class Config:
 
     def _check_quantiser(self) -> None:
         """Refuse settings that only this project's quantiser supports, for another one."""
-        training, quantisation = self.training, self.quantisation
-        wanted = {
-            "[quantisation] start": quantisation.start,
-            "[training] real_steps": training.real_steps,
-            "[training] damping": training.damping,
-            "[training] freeze_oscillations": training.freeze_oscillations,
-        }
+        quantisation = self.quantisation
+        wanted = {"[quantisation] start": quantisation.start}
+        wanted |= {f"[training] {key}": getattr(self.training, key) for key in TQT_TRAINING_KEYS}
         own = self.quantises and quantisation.quantiser == "tqt"
         if not own and (name := next((name for name, value in wanted.items() if value), "")):
             raise ValueError(f"{name} needs a student of the quantiser 'tqt'")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from tutelage.core.commands import needs
 from tutelage.host.explore.forecast import Budget, Forecast, costs
 from tutelage.host.explore.space import Candidate, Spec, configurations
-from tutelage.host.search.leases import Leases
+from tutelage.host.search.leases import MOST_LOSSES, Leases
 from tutelage.host.search.storage import (
     DEFAULT_LEASE_SECONDS,
     Direction,
@@ -46,7 +46,6 @@ _KEYS = {
     "growth_rate": "growth_rate", "depth": "block_config", "stem": "stem", "shape": "shape",
     "compression": "compression", "bottleneck": "bottleneck",
 }  # fmt: skip
-_MOST_LOSSES = 3
 _MOST_REJECTED = 10
 _MOST_DRAWS = 50  # per network to train; repetitions and candidates over the budget are rejected
 
@@ -339,7 +338,7 @@ class _TrainedTrials:
         """Queue the trials of dead workers again."""
         for trial in self._leases.take_back(trials_of(self._study)):
             losses = int(number_in(trial.user_attrs, "losses") or 0) + 1
-            if losses < _MOST_LOSSES:
+            if losses < MOST_LOSSES:
                 self._study.enqueue_trial(trial.params, {"losses": losses})
 
     def _count(self, running: bool) -> int:

@@ -33,7 +33,13 @@ from tutelage.dpu.predict.operations import Operation
 from tutelage.host.explore.network_operations import densenet_operations
 from tutelage.host.networks import PRESETS, NetworkError, create
 from tutelage.host.networks.densenet import STEMS, DenseNet
-from tutelage.host.train.config import Config, Quantisation, make_config, read_toml
+from tutelage.host.train.config import (
+    TQT_TRAINING_KEYS,
+    Config,
+    Quantisation,
+    make_config,
+    read_toml,
+)
 from tutelage.host.train.data import load
 from tutelage.host.train.data.formats.registry import data_format
 from tutelage.host.train.data.loading import height_and_width
@@ -328,7 +334,9 @@ def configurations(spec: Spec, candidate: Candidate, output: Path) -> dict[str, 
     resized = data_format(spec.config.data.kind).crop != "none"
     if resized and candidate.shape[1] == candidate.shape[2]:
         table["data"] = {**table["data"], "size": candidate.shape[1]}
-    training = {**table.get("training", {}), **spec.float_training}
+    training = table.get("training", {})
+    training = {key: value for key, value in training.items() if key not in TQT_TRAINING_KEYS}
+    training |= spec.float_training
     name = f"{candidate.name}-float"
     if not spec.bits:
         return {name: {**table, "student": student, "training": training}}

@@ -52,7 +52,7 @@ class TrainingRun:
             return None
         state: dict[str, Any] = {}
         with suppress(CheckpointError, OSError):
-            _, state = checkpoint.load(Path(self.config.student.weights))
+            _, state = checkpoint.load(Path(self.config.student.weights).expanduser())
         data = self.config.data
         try:
             before = make_config(state["config"])

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 BEAT = "beat"
+MOST_LOSSES = 3
+"""Number of workers that may die while they run a piece of work, for example for lack of memory,
+before it counts as failed."""
+
 _BEATS = 6
 """Number of beats per lease time."""
 

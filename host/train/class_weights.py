@@ -12,6 +12,8 @@ from tutelage.host.train.data import DataSet
 def class_weights(training: Training, data: DataSet) -> Tensor | None:
     """Return the weights of the classes, float32 (classes,); None if all have the same weight.
 
+    Images without labels, on which nothing is trained, have none either.
+
     They are scaled so that their mean over the training images is 1, which leaves the size of the
     gradient, and so the best learning rate, about the same.
 
@@ -21,7 +23,7 @@ def class_weights(training: Training, data: DataSet) -> Tensor | None:
         The configuration does not give one weight for each class.
     """
     wanted, count = training.class_weights, len(data.classes)
-    if not wanted:
+    if not wanted or not data.is_labelled:
         return None
     images = torch.bincount(data.labels, minlength=count).double()
     if isinstance(wanted, str):  # balanced

@@ -229,8 +229,8 @@ class Training:
         there are none; the last epoch of each phase is always evaluated
     keep : which weights are saved: "last", or "best" for those of the epoch with the highest
         accuracy on the validation images (the first of equals)
-    mixed_precision : "no", "fp16" (GPU only) or "bf16", for teachers and float networks; a
-        quantised student stays in float32, whose sums equal the DPU's
+    mixed_precision : "no" or "bf16", for teachers and float networks; a quantised student stays in
+        float32, whose sums equal the DPU's
     compile : use torch.compile for a frozen teacher and for the student of method float. It takes
         minutes at the start, and on a CPU a C++ compiler; results differ by float rounding
     """
@@ -283,10 +283,12 @@ class Training:
             raise ValueError(f"class_weights are {self.class_weights}; they must be positive")
         if self.keep not in ("last", "best"):
             raise ValueError(f"keep {self.keep!r} is not one of last, best")
-        if self.mixed_precision not in ("no", "fp16", "bf16"):
-            raise ValueError(
-                f"mixed_precision {self.mixed_precision!r} is not one of no, fp16, bf16"
-            )
+        if self.mixed_precision not in ("no", "bf16"):
+            raise ValueError(f"mixed_precision {self.mixed_precision!r} is not one of no, bf16")
+
+
+TQT_TRAINING_KEYS = ("real_steps", "damping", "freeze_oscillations")
+"""Keys of [training] that only a student of the quantiser "tqt" supports."""
 
 
 @dataclass(frozen=True)
@@ -334,13 +336,9 @@ class Config:
 
     def _check_quantiser(self) -> None:
         """Refuse settings that only this project's quantiser supports, for another one."""
-        training, quantisation = self.training, self.quantisation
-        wanted = {
-            "[quantisation] start": quantisation.start,
-            "[training] real_steps": training.real_steps,
-            "[training] damping": training.damping,
-            "[training] freeze_oscillations": training.freeze_oscillations,
-        }
+        quantisation = self.quantisation
+        wanted = {"[quantisation] start": quantisation.start}
+        wanted |= {f"[training] {key}": getattr(self.training, key) for key in TQT_TRAINING_KEYS}
         own = self.quantises and quantisation.quantiser == "tqt"
         if not own and (name := next((name for name, value in wanted.items() if value), "")):
             raise ValueError(f"{name} needs a student of the quantiser 'tqt'")

@@ -39,8 +39,9 @@ from tutelage.host.train.config import Config, make_config
 from tutelage.host.train.data import DataSet, load
 from tutelage.host.train.data.formats.idx import DEFAULT_IDX
 from tutelage.host.train.data.image_io import encode_png
-from tutelage.host.train.loop import LOG, STUDENT, train
+from tutelage.host.train.loop import train
 from tutelage.host.train.progress import Terminal
+from tutelage.host.train.run_files import CHECKPOINT, LOG, STUDENT, changed_tables
 
 THREADS = 1  # it determines the order of float sums and so the trained weights
 TEACHER_NETWORK = {"network": "densenet-small", "options": {"growth_rate": 16}}
@@ -85,10 +86,28 @@ def configurations(runs: Path, data: Path, seed: int, epochs: int) -> dict[str, 
 
 
 def train_all(runs: Path, configs: dict[str, Config], data: tuple[DataSet, DataSet]) -> None:
-    """Train those of the runs that are not finished."""
+    """Train those of the runs that are not finished.
+
+    Raises
+    ------
+    CheckpointError
+        There is a run with another configuration, such as another seed.
+    """
+    for name, config in configs.items():
+        _check_run(runs / name, config)
     for name, config in configs.items():
         if not (runs / name / STUDENT).exists():
             train(config, runs / name, resume=True, progress=Terminal(), data=data)
+
+
+def _check_run(run: Path, config: Config) -> None:
+    for path in (run / STUDENT, run / CHECKPOINT):
+        if not path.exists():
+            continue
+        if other := changed_tables(checkpoint.load(path)[1]["config"], config, str(path)):
+            raise checkpoint.CheckpointError(
+                f"{run}: a run with another {', '.join(other)}: give another --runs"
+            )
 
 
 def accuracy_of(run: Path) -> float:

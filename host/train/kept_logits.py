@@ -36,7 +36,7 @@ def can_keep(config: Config, plan: list[Phase], data: DataSet, processes: int) -
 
 
 class KeptLogits:
-    """Logits of a frozen teacher for all training images, computed on first access.
+    """Logits of a frozen teacher for all training images.
 
     They are computed in the order of the images, so that a resumed run has the same.
 
@@ -54,19 +54,18 @@ class KeptLogits:
         """Discard the logits, because the teacher has changed."""
         self._logits = None
 
-    def of(self, rows: Tensor) -> Tensor:
-        """Return the logits (N, classes) of images by their indices (N,) in the training set."""
-        if self._logits is None:
-            self._logits = self._computed()
-        return self._logits[rows.to(self._logits.device)]
-
     @torch.no_grad()
-    def _computed(self) -> Tensor:
-        found: Tensor | None = None
+    def compute(self) -> None:
+        """Compute the logits if there are none; no epoch may be reading from the feed."""
+        if self._logits is not None:
+            return
         for batch in self._feed.in_order():
             logits = self._teach(batch.images).float()
-            if found is None:
-                found = logits.new_zeros(self._feed.count, logits.shape[1])
-            found[batch.rows.to(found.device)] = logits
-        assert found is not None
-        return found
+            if self._logits is None:
+                self._logits = logits.new_zeros(self._feed.count, logits.shape[1])
+            self._logits[batch.rows.to(logits.device)] = logits
+
+    def of(self, rows: Tensor) -> Tensor:
+        """Return the logits (N, classes) of images by their indices (N,) in the training set."""
+        assert self._logits is not None, "compute() comes first"
+        return self._logits[rows.to(self._logits.device)]

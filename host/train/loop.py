@@ -114,6 +114,7 @@ def train(
             f"stopped after {counted(run.epoch, 'epoch')}; continue with --resume"
         ) from None
     finally:
+        run.progress.end()
         run.feed.close()
 
 
@@ -141,7 +142,7 @@ class TrainingRun:
         progress: Progress,
     ) -> None:
         self.config, self.output, self.progress = config, output, progress
-        self.accelerator = make_accelerator(config)
+        self.accelerator = make_accelerator()
         if self.accelerator.device.type == "cpu":
             keep_freed_memory()
         self.plan = _plan(config)
@@ -261,6 +262,7 @@ class TrainingRun:
         seed, process = self.config.seed, self.accelerator.process_index
         torch.manual_seed(seed_of(seed, self.epoch, "dropout", process))
         self._set_modes(phase)
+        self._update_kept_logits(phase)
         self._tested = None
         totals = torch.zeros(3, device=self.accelerator.device)  # loss, right, images
         start, steps = time.monotonic(), self.feed.steps
@@ -285,10 +287,18 @@ class TrainingRun:
         self.student.train()
         if self.teacher is not None:
             self.teacher.train(phase.teacher == "learns")
-        if self.kept_logits is not None and phase.teacher == "learns":
-            self.kept_logits.forget()
         if self.config.quantises:
             prepare_epoch(self._bare_student, self.config.training, self.epoch, len(self.plan))
+
+    def _update_kept_logits(self, phase: Phase) -> None:
+        """Compute a frozen teacher's logits before the epoch, because both use the same reader."""
+        if self.kept_logits is None:
+            return
+        if phase.teacher == "learns":
+            self.kept_logits.forget()
+        elif phase.teacher == "frozen":
+            with autocast(self.config, self.accelerator):
+                self.kept_logits.compute()
 
     def _schedule(self, progress: float) -> None:
         """Set the learning rates for `progress` (0..1) of the run."""
@@ -404,7 +414,6 @@ class TrainingRun:
         if self.accelerator.is_main_process:
             self.files.finish({"student": tested.accuracy, "teacher": teacher})
             write_run_results(self.output, results)
-        self.progress.end()
         return TrainingResult(tested.accuracy, teacher, self.history, seconds, results)
 
     def _keep(self) -> dict[str, Any]:

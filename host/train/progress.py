@@ -50,7 +50,7 @@ class Progress(Protocol):
         """Display a finished epoch; `row` is its line of the log."""
 
     def end(self) -> None:
-        """End the display, since the run has ended."""
+        """End the display, since the run has ended or failed; a second call has no effect."""
 
 
 class Silent:
@@ -125,7 +125,8 @@ class Terminal:
             self._board.flush()
 
     def end(self) -> None:
-        self._bar.stop()
+        if self._bar.live.is_started:
+            self._bar.stop()
         if self._board is not None:
             self._board.close()
 

@@ -64,7 +64,7 @@ def run_data(config: Config, loaded: tuple[DataSet, DataSet] | None = None) -> R
     Raises
     ------
     DataError
-        One of them cannot be used, or there are too few images to hold some out.
+        One of them cannot be used, or there are too few images, or no labels, to hold some out.
     """
     train, test = loaded or load_data(config)
     held_out = config.data.validation
@@ -73,6 +73,8 @@ def run_data(config: Config, loaded: tuple[DataSet, DataSet] | None = None) -> R
     if isinstance(held_out, str):
         path, memory = Path(held_out).expanduser(), config.data.in_memory_mib << 20
         return RunData(train, test, load_held_out(config.data.kind, path, train, memory))
+    if not train.is_labelled:
+        raise DataError("[data] validation needs labels, or a method that trains: remove it")
     own = config.data.validation_seed
     seed = config.seed if own < 0 else own
     held = torch.from_numpy(is_held_out(train.labels.numpy(), held_out, seed))

@@ -22,6 +22,33 @@ CHECKPOINT, BEST, STUDENT, TEACHER, LOG = (
 )  # fmt: skip
 
 
+_READING = {"workers", "in_memory_mib"}
+"""Keys of [data] on which neither images nor weights depend."""
+
+
+def changed_tables(saved: Mapping[str, Any], config: Config, where: str) -> list[str]:
+    """Return the names of the tables and keys in which a saved configuration differs.
+
+    How images are read may differ, because weights do not depend on it.
+
+    Parameters
+    ----------
+    saved : the configuration in a checkpoint, of this version or an older one
+    config : the configuration to compare it with
+    where : the checkpoint's file, for error messages
+
+    Raises
+    ------
+    ConfigError
+        The saved configuration is not valid.
+    """
+    # With current defaults for keys that an older version's checkpoint lacks.
+    before, now = asdict(make_config(saved, where)), asdict(config)
+    for table in (before, now):
+        table["data"] = {k: v for k, v in table["data"].items() if k not in _READING}
+    return [key for key in now if before[key] != now[key]]
+
+
 class RunFiles:
     """Reader and writer of the files of one run.
 
@@ -65,10 +92,7 @@ class RunFiles:
         """
         path = self.folder / CHECKPOINT
         parts, state = checkpoint.load(path)
-        # With current defaults for keys that an older version's checkpoint lacks.
-        before = asdict(make_config(state["config"], str(path)))
-        other = [k for k, v in asdict(self._config).items() if before[k] != v]
-        if other:
+        if other := changed_tables(state["config"], self._config, str(path)):
             raise checkpoint.CheckpointError(
                 f"{path}: the checkpoint of a run with another {', '.join(other)}: give another "
                 "--output"

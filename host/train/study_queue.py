@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tutelage.host.search.leases import Leases
+from tutelage.host.search.leases import MOST_LOSSES, Leases
 from tutelage.host.search.storage import (
     Shared,
     StorageError,
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 NAME = "tutelage-study"
 _FACTS = ("teacher_accuracy", "validation_accuracy", "seconds")  # of a result, beside its accuracy
-MOST_LOSSES = 3
-"""Number of workers that may die while they run a cell, for example for lack of memory, before it
-counts as failed."""
 
 
 class _OwnCells:

@@ -91,7 +91,7 @@ def test_without_epochs_nothing_is_trained_and_nobody_teaches() -> None:
         ("student.replace = {silu = 'swoosh'}", "replace silu=swoosh is not known; replace "),
         ("student.replace = {silu = ['relu']}", "replace silu=['relu'] is not known; replace "),
         ("teacher.weights = ''", "needs [teacher] network and weights"),
-        ("training.mixed_precision = 'int4'", "mixed_precision 'int4' is not"),
+        ("training.mixed_precision = 'fp16'", "mixed_precision 'fp16' is not one of no, bf16"),
         ("data.size = -1", "size is -1; it must be a number of pixels up to 8192"),
         ("data.size = [32]", "size is [32]; it must be a number of pixels"),
         ("data.size = [32, 0]", "size is [32, 0]"),

@@ -32,7 +32,13 @@ from tutelage.host.explore.sampling import (
     study_name,
     trained_trials,
 )
-from tutelage.host.explore.space import DEMO, Candidate, ExploreError, read_spec
+from tutelage.host.explore.space import (
+    DEMO,
+    Candidate,
+    ExploreError,
+    configurations,
+    read_spec,
+)
 from tutelage.host.networks import create
 from tutelage.host.search.storage import Shared
 from tutelage.host.search.training_process import TrainingProcesses
@@ -152,6 +158,14 @@ def test_written_configurations_train_in_float_and_then_quantised(
         data = _data(config.data.path, size)
         result = train(config, output / file.stem, data=data)
         assert len(result.history) == 1 and np.isfinite(result.history[0]["loss"])
+
+
+def test_a_float_run_has_no_settings_of_the_quantiser(spec_file: Any) -> None:
+    own = {"damping": 0.1, "real_steps": 0.5, "freeze_oscillations": 0.02}
+    spec = read_spec(spec_file(training={"epochs": 1, "batch_size": 60, **own}))
+    in_float, quantised = configurations(spec, next(spec.candidates()), Path("out")).values()
+    assert in_float["training"] == {"epochs": 1, "batch_size": 60, "lr": 0.1}
+    assert own.items() <= quantised["training"].items()
 
 
 def _data(path: str, size: int) -> tuple[DataSet, DataSet]:

@@ -116,9 +116,25 @@ def test_pictures_that_cannot_be_read_have_no_logits(
     assert run.teacher is not None and run.kept_logits is not None
     run.teacher.eval()
     batch = next(iter(run.feed.batches(0)))
+    run.kept_logits.compute()
     with torch.no_grad():
         wanted = run.teacher(batch.images)
     torch.testing.assert_close(run.kept_logits.of(batch.rows), wanted)
+
+
+def test_worker_processes_change_no_result(repo_root: Path, weights: Path, tmp_path: Path) -> None:
+    """One reader gives both the images for the teacher and the batches of the epoch."""
+    folder = repo_root / "app" / "demo" / "images"
+    data = load("folder", folder, "train", memory=0), load("folder", folder, "test", memory=0)
+    data = data[0].take(100), data[1].take(20)
+    losses = []
+    for workers in (0, 1):
+        config = _config(weights, data={"workers": workers})
+        assert TrainingRun(config, tmp_path, data, Silent()).kept_logits is not None
+        history = train(config, tmp_path / str(workers), data=data).history
+        losses.append([(row["loss"], row["train_accuracy"]) for row in history])
+    assert losses[0] == losses[1]
+    _assert_equal_runs(tmp_path / "0", tmp_path / "1")
 
 
 @pytest.mark.parametrize(

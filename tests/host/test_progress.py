@@ -15,7 +15,7 @@ pytest.importorskip("rich", reason="host/ needs Rich, which is not installed")
 
 from rich.console import Console
 
-from tutelage.host.train.progress import Steps
+from tutelage.host.train.progress import Steps, Terminal
 
 _BENCHMARK = """
 from tutelage.host.train.progress import stepped
@@ -63,6 +63,27 @@ def test_a_comparison_shows_its_platforms(repo_root: Path, tmp_path: Path) -> No
     out, err = _on_a_terminal([*command, "-o", str(tmp_path / "out"), "--json"], repo_root)
     assert out.startswith("{") and "torch-eager" in err and "1/2" in err
     assert "preparing PyTorch" in err and "repetition 2 of 2" in err
+
+
+def test_the_cursor_is_shown_again_once() -> None:
+    text = io.StringIO()
+    terminal = Terminal(Console(file=text, force_terminal=True, width=100))
+    terminal.begin("float", 2, 0)
+    assert "\x1b[?25l" in text.getvalue() and "\x1b[?25h" not in text.getvalue()
+    terminal.end()
+    ended = text.getvalue()
+    assert ended.count("\x1b[?25h") == 1
+    terminal.end()
+    assert text.getvalue() == ended
+
+
+def test_without_a_terminal_a_display_that_ends_twice_writes_nothing() -> None:
+    text = io.StringIO()
+    display = Terminal(Console(file=text, width=100))
+    display.begin("float", 2, 0)
+    display.end()
+    display.end()
+    assert not text.getvalue()
 
 
 def test_the_bar_is_drawn_between_steps_only() -> None:

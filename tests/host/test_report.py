@@ -25,6 +25,9 @@ from tutelage.host.report.content import Part, Plot, Section, Table, cell_text
 from tutelage.host.report.html_page import html_page
 from tutelage.host.report.markdown import document
 from tutelage.host.report.trace_section import trace_section
+from tutelage.host.report.training_run import TrainingRun
+from tutelage.host.train import checkpoint
+from tutelage.host.train.config import make_config
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator
@@ -187,6 +190,18 @@ def test_a_report_opens_with_the_users_model(
     markdown = (tmp_path / "results/report.md").read_text()
     assert "<script>alert" not in markdown and "![Loss by epoch" in markdown
     assert "`tutelage bench models/mine`" in markdown
+
+
+def test_the_float_run_is_found_below_the_home_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    student: dict[str, Any] = {"network": "densenet-tiny"}
+    before = {"config": {"method": "float", "student": student}, "accuracy": 92.5}
+    checkpoint.save(tmp_path / "float.safetensors", {"student": {}}, before)
+    student = {**student, "weights": "~/float.safetensors"}
+    config = make_config({"method": "qat", "student": student})
+    assert TrainingRun(tmp_path, None, [], config, None).float_accuracy == 92.5
 
 
 def test_the_lowest_class_comes_first_and_the_matrix_is_whole(tmp_path: Path) -> None:

@@ -132,6 +132,18 @@ def test_workers_read_the_same_as_this_process(photos: Path) -> None:
                 assert torch.equal(one.labels, other.labels)
 
 
+def test_workers_read_for_one_caller_at_a_time(photos: Path) -> None:
+    data = load("folder", photos, "train", 16, memory=0)
+    requests = _requests(data, Augmentation())
+    with Reader((data,), workers=1) as reader:
+        first = reader(requests)
+        next(first)
+        with pytest.raises(RuntimeError, match="still reading for other requests"):
+            next(reader(requests))
+        assert len(list(first)) == len(requests) - 1
+        assert len(list(reader(requests))) == len(requests)
+
+
 def test_reading_takes_no_random_numbers_of_the_training(photos: Path) -> None:
     data = load("folder", photos, "train", 16, memory=0)
     augmentation = Augmentation(flip=True, random_resized_crop=0.2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from tutelage.app.model import load_classifier
 torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
 from tutelage.host.export.model_directory import ExportError  # noqa: E402
+from tutelage.host.train import checkpoint  # noqa: E402
 from tutelage.host.train import demo as train_demo  # noqa: E402
 from tutelage.host.train.data import DataSet  # noqa: E402
 from tutelage.host.train.data.formats.idx import FASHION  # noqa: E402
+from tutelage.host.train.run_files import CHECKPOINT, STUDENT  # noqa: E402
 
 
 def _shipped(repo_root: Path) -> tuple[Any, Any]:
@@ -93,6 +96,22 @@ def test_wrong_use_and_failures_are_reported_in_one_line(
     monkeypatch.setattr(train_demo, "write_model", _failing)
     assert _main(monkeypatch, *arguments) == 1
     assert capsys.readouterr().err == "train_demo: no\n"
+
+
+@pytest.mark.parametrize("file", [STUDENT, CHECKPOINT])
+def test_another_seed_does_not_take_the_runs_of_the_first(
+    file: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    runs = tmp_path / "runs"
+    for name, config in train_demo.configurations(runs, data, 0, 1).items():
+        (runs / name).mkdir(parents=True)
+        checkpoint.save(runs / name / file, {"student": {}}, {"config": asdict(config)})
+    arguments = ["--data", str(data), "--runs", str(runs), "--output", str(tmp_path / "out")]
+    assert _main(monkeypatch, *arguments, "--epochs", "1", "--seed", "1") == 2
+    error = capsys.readouterr().err
+    assert "runs/teacher: a run with another seed: give another --runs" in error
+    assert error.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 def _failing(*args: Any) -> Any:

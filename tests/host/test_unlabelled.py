@@ -119,6 +119,15 @@ def test_training_without_labels(photos: Path, tmp_path: Path) -> None:
         load_data(_run(photos, tmp_path, method="float"))
 
 
+def test_without_training_no_labels_are_used(photos: Path, tmp_path: Path) -> None:
+    tables = {"training": {"class_weights": "balanced"}, "quantisation": {"rounding": "nearest"}}
+    assert train(_run(photos, tmp_path, **tables), tmp_path / "run").history == []
+    data = {"kind": "images", "path": str(photos), "validation": 0.1}
+    config = _run(photos, tmp_path, **tables, data=data)
+    with pytest.raises(DataError, match=r"\[data\] validation needs labels, or a method that"):
+        train(config, tmp_path / "run")
+
+
 def test_names_of_the_classes(photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "named"
     shutil.copytree(photos, folder)

@@ -104,6 +104,7 @@ class Reader:
         self._asked = _Asked()
         self._processes: set[multiprocessing.process.BaseProcess] = set()
         self._loader: DataLoader[Batch] | None = None
+        self._is_reading = False
 
     def __enter__(self) -> Reader:
         return self
@@ -126,6 +127,8 @@ class Reader:
         DataError
             No picture of a batch can be read, a picture has another size than the first and no
             size was given, or a worker died.
+        RuntimeError
+            The workers are still reading for other requests.
         """
         here = map(self._source.__getitem__, requests)
         for batch in self._by_workers(requests) if self._workers else here:
@@ -138,7 +141,9 @@ class Reader:
             yield batch
 
     def _by_workers(self, requests: Iterable[Request]) -> Iterator[Batch]:
-        self._asked.requests = requests
+        if self._is_reading:  # the DataLoader would take the batches of both from one iterator
+            raise RuntimeError("the workers of this Reader are still reading for other requests")
+        self._asked.requests, self._is_reading = requests, True
         try:
             batches = self._started()
             while (batch := next(batches, None)) is not None:
@@ -151,6 +156,8 @@ class Reader:
                 f"memory or of space in /dev/shm: {one_line(error)}: set [data] workers to fewer, "
                 "or to 0 to read in the training process"
             ) from error
+        finally:
+            self._is_reading = False
 
     def _started(self) -> Iterator[Batch]:
         """Return the batches of the current requests; start the workers if there are none."""

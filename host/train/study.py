@@ -25,6 +25,7 @@ from tutelage.host.train.study_cells import (
     cells_of,
     check_study_keys,
     float_student,
+    with_settings,
 )
 from tutelage.host.train.study_judge import JUDGES, judged, write_judge
 from tutelage.host.train.study_queue import own_cells, shared_cells
@@ -64,12 +65,13 @@ class Study:
         if self.judged_by not in JUDGES:
             raise ValueError(f"judged_by {self.judged_by!r} is not one of {', '.join(JUDGES)}")
         self.table = output / "study.csv"
-        self.cells = list(cells_of(spec, output / "study"))
-        names = {cell.name for cell in self.cells}
-        for cell in self.cells:
+        cells = list(cells_of(spec, output / "study"))
+        names = {cell.name for cell in cells}
+        for cell in cells:
             make_config(cell.config, f"study, cell {cell.name}")
             if missing := set(cell.needs) - names:
                 raise ValueError(f"cell {cell.name} needs {min(missing)}, which is not a cell")
+        self.cells = with_settings(cells)
 
     # -- results -------------------------------------------------------------------------
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,26 +43,45 @@ class StudyCell:
     config : tables of the run's configuration
     facts : columns of study.csv that are known before the run
     needs : names of the cells that it starts from
+    settings : short hash of the configuration and of the settings of the cells in `needs`; a cell
+        whose hash has changed is run again. "" until `with_settings`
     """
 
     name: str
     config: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    settings: str = ""
 
-    @property
-    def settings(self) -> str:
-        """Short hash of the configuration; a cell whose hash has changed is run again.
 
-        Defaults are left out, so that an option that is added later does not change cells that do
-        not use it. Of the paths of initial weights only the run's name is included.
-        """
-        table = _set_values(make_config(self.config))
-        for name, key in _STARTS:
-            if key in table.get(name, {}):
-                table[name][key] = Path(table[name][key]).parent.name
-        text = json.dumps(table, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+def with_settings(cells: Sequence[StudyCell]) -> list[StudyCell]:
+    """Return all cells of a study with their `settings`."""
+    by_name = {cell.name: cell for cell in cells}
+
+    @cache
+    def settings(name: str) -> str:
+        cell = by_name[name]
+        return _hash(make_config(cell.config), [settings(need) for need in cell.needs])
+
+    return [replace(cell, settings=settings(cell.name)) for cell in cells]
+
+
+def _hash(config: Config, needs: list[str]) -> str:
+    """Return the hash of a configuration and of the settings of the cells that it starts from.
+
+    Defaults are left out, so that an option that is added later does not change cells that do not
+    use it. Of the paths of initial weights only the run's name is included.
+    """
+    table = _set_values(config)
+    for name, key in _STARTS:
+        if key in table.get(name, {}):
+            table[name][key] = Path(table[name][key]).parent.name
+    if config.quantises:  # its default has changed once
+        table.setdefault("quantisation", {})["joined"] = config.quantisation.joined
+    if needs:
+        table["needs"] = needs
+    text = json.dumps(table, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _set_values(config: Any) -> Any:

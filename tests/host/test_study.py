@@ -23,7 +23,7 @@ from tutelage.core.toml_file import to_toml
 from tutelage.host.networks import create
 from tutelage.host.train import study as studies
 from tutelage.host.train import study_queue
-from tutelage.host.train.config import ConfigError, read_toml
+from tutelage.host.train.config import ConfigError, Quantisation, read_toml
 from tutelage.host.train.study_judge import read_judge
 from tutelage.host.train.study_results import differences, figure, markdown
 from tutelage.host.train.study_time import seconds_left
@@ -163,6 +163,35 @@ def test_an_option_at_its_default_changes_no_cell(spec: Path, tmp_path: Path) ->
     table["training"] |= {"temperature": 5.0}
     changed = [cell.settings for cell in studies.Study(table, tmp_path).cells]
     assert changed[:2] == before[:2] and not set(changed[2:]) & set(before)
+
+
+def test_a_cell_changes_with_the_cells_that_it_starts_from(spec: Path, tmp_path: Path) -> None:
+    table = read_toml(spec)
+    table["methods"] = ["qat", "qat+kd"]
+    table["variants"] = {"chain": {"method": "qat", "start": "chain"}}
+    before = {cell.name: cell.settings for cell in studies.Study(table, tmp_path).cells}
+
+    def changed() -> set[str]:
+        cells = studies.Study(table, tmp_path).cells
+        return {cell.name for cell in cells if cell.settings != before[cell.name]}
+
+    table["at"] = {"W8A8": {"training": {"lr": 0.001}}}
+    assert changed() == {name for name in before if "-w8a8-" in name} | {"chain-w3a3-s0"}
+    del table["at"]
+    table["float_teacher"]["epochs"] = 2
+    assert changed() == {"float-teacher-same", "qat+kd-w8a8-s0", "qat+kd-w3a3-s0"}
+    table["float_student"]["epochs"] = 2
+    assert changed() == set(before)
+
+
+def test_a_changed_default_width_of_concats_changes_no_cell(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its default has changed once, so that it is always written into the settings."""
+    table = read_toml(spec)
+    before = [cell.settings for cell in studies.Study(table, tmp_path).cells]
+    monkeypatch.setattr(Quantisation.__dataclass_fields__["joined"], "default", 4)
+    assert [cell.settings for cell in studies.Study(table, tmp_path).cells] == before
 
 
 def test_the_time_that_is_left() -> None:

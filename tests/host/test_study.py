@@ -90,19 +90,20 @@ def test_the_cells_of_cifar10() -> None:
     names = [cell.name for cell in study.cells]
     assert len(names) == len(set(names)) and names[:2] == ["float-teacher-k16", "float-student-s0"]
     # Seed by seed, so that a partial study is a study with fewer seeds.
-    assert names.index("qkd-without-tutoring-w4a4-s0") < names.index("float-student-s1")
-    assert {cell.config["training"]["epochs"] for cell in study.cells if cell.needs} == {10}
+    assert names.index("qkd-without-tutoring-w2a2-s0") < names.index("float-student-s1")
+    assert {cell.config["training"]["epochs"] for cell in study.cells if cell.needs} == {10, 30}
     for cell in study.cells:  # nothing is learnt from what others are judged by
         assert cell.config["data"] == study.spec["data"] and cell.config["data"]["validation"]
     by_name = {cell.name: cell for cell in study.cells}
-    assert by_name["qat+kd-teacher-k8-w4a4-s0"].needs == ("float-student-s0", "float-teacher-k8")
+    needs = by_name["qat+kd-narrow-teacher-k8-w4a4-s0"].needs
+    assert needs == ("float-student-s0", "float-teacher-k8")
     same = (by_name[name].config["student"] for name in ("float-teacher-k8", "float-student-s0"))
     assert next(same) == next(same)
     assert by_name["qat+kd-from-wider-w4a4-s0"].needs[0] == "qat+kd-w8a8-s0"
     assert by_name["qat+kd-from-wider-w2a2-s0"].needs[0] == "qat+kd-from-wider-w3a3-s0"
     phases = {c.name: [p["name"] for p in c.config.get("phases", [])] for c in study.cells}
-    assert phases["qkd-without-self-studying-w4a4-s1"] == ["co-studying", "tutoring"]
-    assert phases["qkd-without-tutoring-w4a4-s1"] == ["self-studying", "co-studying"]
+    assert phases["qkd-without-self-studying-w2a2-s1"] == ["co-studying", "tutoring"]
+    assert phases["qkd-without-tutoring-w2a2-s1"] == ["self-studying", "co-studying"]
 
 
 FLAGSHIP = studies.DEFAULT.parent.with_name("densenetx.toml")

@@ -10,7 +10,8 @@ the cells through an Optuna storage (host/train/study_queue.py).
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ class Study:
             raise ValueError(f"judged_by {self.judged_by!r} is not one of {', '.join(JUDGES)}")
         self.table = output / "study.csv"
         cells = list(cells_of(spec, output / "study"))
+        _check_unique(cells)
         names = {cell.name for cell in cells}
         for cell in cells:
             make_config(cell.config, f"study, cell {cell.name}")
@@ -177,6 +179,15 @@ def read_study(path: Path, output: Path) -> Study:
         raise
     except (KeyError, TypeError, AttributeError, StopIteration, ValueError) as error:
         raise ConfigError(f"{path}: not a study: {type(error).__name__} {error}") from error
+
+
+def _check_unique(cells: Iterable[StudyCell]) -> None:
+    counts = Counter(cell.name for cell in cells)
+    if name := next((name for name, count in counts.items() if count > 1), ""):
+        raise ValueError(
+            f"two cells have the name {name}: give each seed and bit width once, and variants "
+            "other titles or bits (in names, spaces and commas become hyphens)"
+        )
 
 
 def _text(value: Any) -> str:

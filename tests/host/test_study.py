@@ -303,6 +303,23 @@ def test_variants_are_methods_with_tables_of_their_own(spec: Path, tmp_path: Pat
         _read(table, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "changes, name",
+    [
+        ({"seeds": [0, 0]}, "float-student-s0"),
+        ({"bits": [[3, 3], [3, 3]]}, "ptq-w3a3-s0"),
+        ({"variants": {"qat": {"method": "qat", "bits": [[4, 4], [3, 3]]}}}, "qat-w3a3-s0"),
+        ({"variants": {title: {"method": "qat"} for title in ("qat, mean", "qat-mean")}},
+         "qat-mean-w8a8-s0"),
+    ],
+)  # fmt: skip
+def test_names_of_cells_are_unique(
+    changes: dict[str, Any], name: str, spec: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"two cells have the name {name}: give"):
+        _read({**read_toml(spec), **changes}, tmp_path)
+
+
 def _read(table: dict[str, Any], folder: Path) -> studies.Study:
     path = folder / "other.toml"
     path.write_text(to_toml(table))

@@ -176,10 +176,10 @@ def cells_of(spec: Mapping[str, Any], runs: Path) -> Iterator[StudyCell]:
         if seed == spec["seeds"][0]:
             yield from (_float_teacher(spec, teacher) for teacher in others)
         ablation = spec.get("ablation", {})
-        for way in _ablated(spec) if seed in _seeds_of(ablation, spec) else ():
+        for way in _ablated(spec) if seed in _seeds_of(ablation, spec, "ablation") else ():
             yield _cell(spec, runs, way, ablation["bits"], seed)
         for way, table in _variants(spec):
-            if seed in _seeds_of(table, spec):
+            if seed in _seeds_of(table, spec, f"variants.{way.title!r}"):
                 for bits in sorted(table.get("bits", spec["bits"]), reverse=True):
                     yield _cell(spec, runs, way, bits, seed)
 
@@ -189,9 +189,20 @@ def _teachers(spec: Mapping[str, Any]) -> list[str]:
     return list(spec.get("teachers", {})) or [""]
 
 
-def _seeds_of(table: Mapping[str, Any], spec: Mapping[str, Any]) -> list[int]:
-    """Return the seeds of the ablation's or a variant's table; an empty list for an empty table."""
-    return list(table.get("seeds", spec["seeds"])) if table else []
+def _seeds_of(table: Mapping[str, Any], spec: Mapping[str, Any], where: str) -> list[int]:
+    """Return the seeds of the ablation's or a variant's table; an empty list for an empty table.
+
+    Raises
+    ------
+    ValueError
+        A seed is not one of the study's, of which there are float students.
+    """
+    seeds = list(table.get("seeds", spec["seeds"])) if table else []
+    for seed in seeds:
+        if seed not in spec["seeds"]:
+            known = ", ".join(map(str, spec["seeds"]))
+            raise ValueError(f"{where}: seed {seed} is not one of the study's seeds: {known}")
+    return seeds
 
 
 def float_student(seed: int) -> str:

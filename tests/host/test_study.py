@@ -320,6 +320,20 @@ def test_names_of_cells_are_unique(
         _read({**read_toml(spec), **changes}, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "changes, where",
+    [
+        ({"ablation": {"bits": [3, 3], "seeds": [0, 7]}}, "ablation"),
+        ({"variants": {"qat, mean": {"method": "qat", "seeds": [7]}}}, "variants.'qat, mean'"),
+    ],
+)
+def test_seeds_are_those_of_the_study(
+    changes: dict[str, Any], where: str, spec: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"{where}: seed 7 is not one of the study's seeds: 0$"):
+        _read({**read_toml(spec), **changes}, tmp_path)
+
+
 def _read(table: dict[str, Any], folder: Path) -> studies.Study:
     path = folder / "other.toml"
     path.write_text(to_toml(table))

@@ -309,10 +309,11 @@ def _wider(spec: Mapping[str, Any], way: _Way, bits: list[int]) -> tuple[str, li
         The study has no method or variant of that title.
     """
     for start in dict.fromkeys([way.start, way.method] if way.start == way.title else [way.start]):
-        variant = spec.get("variants", {}).get(start)
-        if variant is None and start not in spec["methods"]:
+        rows = [spec] if start in spec["methods"] else []
+        rows += [table for title, table in spec.get("variants", {}).items() if title == start]
+        if not rows:
             raise ValueError(f"start {start!r} is neither a method nor a variant of this study")
-        widths: list[list[int]] = (variant or {}).get("bits", spec["bits"])
+        widths = [width for row in rows for width in row.get("bits", spec["bits"])]
         if wider := [other for other in widths if other > bits]:
             return start, min(wider)
     return None

@@ -334,6 +334,19 @@ def test_seeds_are_those_of_the_study(
         _read({**read_toml(spec), **changes}, tmp_path)
 
 
+def test_a_start_from_a_method_that_is_also_a_variant(spec: Path, tmp_path: Path) -> None:
+    """The student with the next higher number of bits may be of either."""
+    table = read_toml(spec) | {"bits": [[4, 4], [3, 3]]}
+    table["variants"] = {
+        "qat": {"method": "qat", "bits": [[8, 8]]},
+        "from qat": {"method": "qat", "start": "qat", "bits": [[4, 4], [3, 3], [2, 2]]},
+    }
+    needs = {cell.name: cell.needs for cell in _read(table, tmp_path).cells}
+    assert needs["from-qat-w4a4-s0"] == ("qat-w8a8-s0",)
+    assert needs["from-qat-w3a3-s0"] == ("qat-w4a4-s0",)
+    assert needs["from-qat-w2a2-s0"] == ("qat-w3a3-s0",)
+
+
 def _read(table: dict[str, Any], folder: Path) -> studies.Study:
     path = folder / "other.toml"
     path.write_text(to_toml(table))

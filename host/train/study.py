@@ -70,7 +70,12 @@ class Study:
         _check_unique(cells)
         names = {cell.name for cell in cells}
         for cell in cells:
-            make_config(cell.config, f"study, cell {cell.name}")
+            config = make_config(cell.config, f"study, cell {cell.name}")
+            if self.judged_by == "validation" and not config.data.validates:
+                raise ValueError(
+                    f'judged_by is "validation", but cell {cell.name} has no validation images: '
+                    "give [data] validation, in [teacher_data] too if there is one"
+                )
             if missing := set(cell.needs) - names:
                 raise ValueError(f"cell {cell.name} needs {min(missing)}, which is not a cell")
         self.cells = with_settings(cells)

@@ -210,6 +210,9 @@ def test_the_time_that_is_left() -> None:
 
 def test_a_study_is_judged_by_validation(spec: Path, tmp_path: Path) -> None:
     table = {**read_toml(spec), "judged_by": "validation"}
+    with pytest.raises(ConfigError, match="float-teacher-same has no validation images: give"):
+        _read(table, tmp_path)
+    table["data"]["validation"] = table["teacher_data"]["validation"] = 0.1
     study = studies.Study(table, tmp_path)
     found = {"accuracy": 50.0, "validation_accuracy": 60.0, "seconds": 1.0}
     study.record({cell.name: found for cell in study.cells[:2]})
@@ -218,7 +221,7 @@ def test_a_study_is_judged_by_validation(spec: Path, tmp_path: Path) -> None:
     assert [row["accuracy"] for row in judged.values()] == ["60.0", "60.0"]
     text = markdown(judged, study.judged_by)
     assert text.startswith("Top-1 of the validation images:") and "60.00" in text
-    tested = studies.Study(read_toml(spec), tmp_path)
+    tested = studies.Study({**table, "judged_by": "test"}, tmp_path)
     assert {row["accuracy"] for row in tested.judged(study.done()).values()} == {"50.0", "40.0"}
     with pytest.raises(ConfigError, match="judged_by 'luck' is not one of test, validation"):
         _read({**table, "judged_by": "luck"}, tmp_path)

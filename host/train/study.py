@@ -15,7 +15,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.files import replaced
+from tutelage.core.commands import PROGRAM
+from tutelage.core.files import replaced, write_file
+from tutelage.core.messages import say
+from tutelage.core.text import counted
 from tutelage.host.search.storage import Shared
 from tutelage.host.search.training_process import TrainingProcesses
 from tutelage.host.search.worker import work
@@ -90,26 +93,34 @@ class Study:
         ConfigError
             study.csv cannot be read as the table of a study.
         """
+        current = {cell.name: cell.settings for cell in self.cells}
+        return {
+            name: row
+            for name, row in self._rows().items()
+            if current.get(name, "") == row.get("settings")
+        }
+
+    def _rows(self) -> dict[str, dict[str, str]]:
         if not self.table.exists():
             return {}
         try:
             with self.table.open(newline="", encoding="utf-8") as file:
-                rows = {row["cell"]: row for row in csv.DictReader(file)}
+                return {row["cell"]: row for row in csv.DictReader(file)}
         except (KeyError, UnicodeDecodeError, csv.Error) as error:
             raise ConfigError(f"{self.table}: not the table of a study: {error}") from error
-        current = {cell.name: cell.settings for cell in self.cells}
-        return {
-            name: row for name, row in rows.items() if current.get(name, "") == row.get("settings")
-        }
 
     def record(self, results: Mapping[str, Mapping[str, Any]]) -> None:
         """Add results to study.csv, atomically.
+
+        Rows that are not of the current cells are removed; study.csv.old then has the old table.
 
         Parameters
         ----------
         results : results of `TrainingProcesses.run` by the cells' names
         """
         rows = self.done()
+        if others := len(self._rows()) - len(rows):
+            self._keep_old(others)
         for cell in self.cells:
             if cell.name in results:
                 seed = cell.config["seed"]
@@ -126,6 +137,12 @@ class Study:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows[c.name] for c in self.cells if c.name in rows)
+
+    def _keep_old(self, others: int) -> None:
+        old = self.table.with_name(f"{self.table.name}.old")
+        write_file(old, self.table.read_bytes())
+        rows = counted(others, "row")
+        say(PROGRAM, f"{self.table}: removed {rows} of other cells or settings; {old} has them")
 
     # -- running --------------------------------------------------------------------------
 

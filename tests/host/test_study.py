@@ -510,6 +510,27 @@ def test_a_changed_study_runs_its_cells_again(repo_root: Path, tmp_path: Path) -
     assert set(changed.done()) == {"float-teacher-same", "float-student-s0"}
 
 
+def test_the_table_of_another_study_is_kept(
+    repo_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = _spec(repo_root / "app" / "demo" / "images")
+    study = studies.Study(table, tmp_path)
+    for cell in study.cells:
+        study.record({cell.name: {"accuracy": 50.0, "seconds": 1.0}})
+    text = study.table.read_bytes()
+    kept = tmp_path / "study.csv.old"
+    assert not kept.exists() and not capsys.readouterr().err
+    kept.write_text("older")
+    table["training"] = {"epochs": 2, "batch_size": 60}
+    changed = studies.Study(table, tmp_path)
+    for cell in changed.cells[2:4]:
+        changed.record({cell.name: {"accuracy": 60.0, "seconds": 1.0}})
+    assert kept.read_bytes() == text and len(_rows(tmp_path)) == 4
+    assert capsys.readouterr().err == (
+        f"tutelage: {study.table}: removed 6 rows of other cells or settings; {kept} has them\n"
+    )
+
+
 @pytest.mark.slow
 def test_a_failed_cell_is_reported_and_the_others_run(
     spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

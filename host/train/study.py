@@ -161,9 +161,7 @@ class Study:
         """
         self.output.mkdir(parents=True, exist_ok=True)
         write_judge(self.output, self.judged_by)
-        done = set(self.done())
-        # A float run that is in the table but whose weights are not on this disk is run again.
-        done -= {c.name for c in self.cells if not c.needs and not self.weights(c.name).exists()}
+        done = self._usable()
         runs = TrainingProcesses(jobs)
 
         def train(cell: StudyCell) -> dict[str, Any]:
@@ -171,6 +169,20 @@ class Study:
 
         with shared_cells(self, done, shared, runs) if shared else own_cells(self, done) as cells:
             yield from work(cells, train, jobs, limit, runs.end_all)
+
+    def _usable(self) -> set[str]:
+        """Return the finished cells, less those to repeat for their weights.
+
+        These are not on this disk, and a cell that is still to be run starts from them.
+        """
+        cells, done = {cell.name: cell for cell in self.cells}, set(self.done())
+        waiting = [cell for cell in self.cells if cell.name not in done]
+        while waiting:
+            for name in waiting.pop().needs:
+                if name in done and not self.weights(name).exists():
+                    done.remove(name)
+                    waiting.append(cells[name])
+        return done
 
     def weights(self, cell: str) -> Path:
         """Return the path of the weights of a cell, by its name."""

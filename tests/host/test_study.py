@@ -531,6 +531,37 @@ def test_the_table_of_another_study_is_kept(
     )
 
 
+def test_only_missing_weights_that_are_needed_are_trained_again(
+    repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a clone, which has the table of a study but not all weights."""
+    trained = list[str]()
+
+    def run(_runs: Any, name: str, _config: Any, _folder: Path) -> dict[str, Any]:
+        trained.append(name)
+        return {"accuracy": 40.0, "seconds": 1.0}
+
+    monkeypatch.setattr(studies.TrainingProcesses, "run", run)
+    table = _spec(repo_root / "app" / "demo" / "images") | {"bits": [[4, 4]]}
+    table["variants"] = {
+        "chain": {"method": "qat", "start": "chain", "bits": [[8, 8], [4, 4], [3, 3]]}
+    }
+    study = studies.Study(table, tmp_path)
+    study.record({cell.name: {"accuracy": 50.0, "seconds": 1.0} for cell in study.cells})
+    assert not list(study.run(1)) and not trained  # complete: no weights are needed
+    changed = studies.Study(table | {"at": {"W3A3": {"training": {"lr": 0.1}}}}, tmp_path)
+    weights = changed.weights("chain-w8a8-s0")
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    list(changed.run(1))
+    assert trained == ["chain-w4a4-s0", "chain-w3a3-s0"]
+    trained.clear()
+    weights.unlink()
+    changed = studies.Study(table | {"at": {"W3A3": {"training": {"lr": 0.2}}}}, tmp_path)
+    list(changed.run(1))
+    assert trained == ["float-student-s0", "chain-w8a8-s0", "chain-w4a4-s0", "chain-w3a3-s0"]
+
+
 @pytest.mark.slow
 def test_a_failed_cell_is_reported_and_the_others_run(
     spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -15,10 +15,10 @@ from torch import nn
 from tutelage.core.files import write_file
 from tutelage.host.train import checkpoint
 from tutelage.host.train.config import Config, make_config
+from tutelage.host.train.run_identity import WEIGHTS, with_run_names
 
 CHECKPOINT, BEST, STUDENT, TEACHER, LOG = (
-    "checkpoint.safetensors", "best.safetensors", "student.safetensors", "teacher.safetensors",
-    "log.csv",
+    "checkpoint.safetensors", "best.safetensors", WEIGHTS, "teacher.safetensors", "log.csv",
 )  # fmt: skip
 
 
@@ -66,8 +66,9 @@ class RunFiles:
         path = self.folder / CHECKPOINT
         parts, state = checkpoint.load(path)
         # With current defaults for keys that an older version's checkpoint lacks.
-        before = asdict(make_config(state["config"], str(path)))
-        other = [k for k, v in asdict(self._config).items() if before[k] != v]
+        before = asdict(with_run_names(make_config(state["config"], str(path))))
+        wanted = asdict(with_run_names(self._config))
+        other = [key for key, value in wanted.items() if before[key] != value]
         if other:
             raise checkpoint.CheckpointError(
                 f"{path}: the checkpoint of a run with another {', '.join(other)}: give another "

@@ -23,8 +23,8 @@ from tutelage.host.search.storage import Shared
 from tutelage.host.search.training_process import TrainingProcesses
 from tutelage.host.search.worker import work
 from tutelage.host.train.config import ConfigError, make_config, read_toml
+from tutelage.host.train.run_identity import WEIGHTS
 from tutelage.host.train.study_cells import (
-    WEIGHTS,
     StudyCell,
     cells_of,
     check_study_keys,

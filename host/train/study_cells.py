@@ -13,10 +13,8 @@ from typing import Any, NamedTuple
 from tutelage.host.train.config import Config, make_config
 from tutelage.host.train.config_table import check_keys
 from tutelage.host.train.methods import METHODS, Phase, has_teacher
+from tutelage.host.train.run_identity import WEIGHTS, with_run_names
 from tutelage.host.train.student_kinds import STUDENT_KINDS
-
-WEIGHTS = "student.safetensors"
-"""File in a run's directory that other runs start from."""
 
 STUDY_KEYS = (
     "methods", "bits", "seeds", "judged_by", "data", "teacher_data", "student", "float_student",
@@ -28,9 +26,6 @@ VARIANT_KEYS = ("method", "teacher", "bits", "seeds", "start")
 """Keys of a variant besides the tables of a run that it changes."""
 
 _VARIANT_TABLES = tuple(f.name for f in fields(Config) if f.name not in (*VARIANT_KEYS, "seed"))
-
-_STARTS = (("student", "weights"), ("teacher", "weights"), ("quantisation", "start"))
-"""Tables and keys of a configuration that have paths of such files."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +65,9 @@ def _hash(config: Config, needs: list[str]) -> str:
     """Return the hash of a configuration and of the settings of the cells that it starts from.
 
     Defaults are left out, so that an option that is added later does not change cells that do not
-    use it. Of the paths of initial weights only the run's name is included.
+    use it. Of the paths of runs' weights only the run's name is included.
     """
-    table = _set_values(config)
-    for name, key in _STARTS:
-        if key in table.get(name, {}):
-            table[name][key] = Path(table[name][key]).parent.name
+    table = _set_values(with_run_names(config))
     if config.quantises:  # its default has changed once
         table.setdefault("quantisation", {})["joined"] = config.quantisation.joined
     if needs:

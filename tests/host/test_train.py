@@ -384,6 +384,14 @@ def test_another_configuration_does_not_resume(
         train(_quantised("qat", float_run, seed=1), tmp_path, resume=True, data=data)
 
 
+def test_a_run_resumes_if_the_path_of_its_start_is_spelled_differently(
+    float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
+) -> None:
+    train(_quantised("qat+kd", float_run), tmp_path, data=data)
+    relative = _quantised("qat+kd", Path(os.path.relpath(float_run)))
+    assert len(train(relative, tmp_path, resume=True, data=data).history) == 3
+
+
 def test_untrainable_configurations_are_reported(
     data: tuple[DataSet, DataSet], tmp_path: Path
 ) -> None:

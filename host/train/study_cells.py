@@ -25,6 +25,9 @@ ABLATION_KEYS = ("bits", "seeds", "without", "temperatures")
 VARIANT_KEYS = ("method", "teacher", "bits", "seeds", "start")
 """Keys of a variant besides the tables of a run that it changes."""
 
+_WITHOUT, _TEMPERATURE, _TEACHER = "qkd without ", "qkd, temperature ", "qkd, teacher "
+"""Beginnings of the titles of the ablation's rows."""
+
 _VARIANT_TABLES = tuple(f.name for f in fields(Config) if f.name not in (*VARIANT_KEYS, "seed"))
 
 
@@ -211,12 +214,17 @@ def _ablated(spec: Mapping[str, Any]) -> Iterator[_Way]:
         if left_out not in names:
             raise ValueError(f"ablation.without: {left_out!r} is not one of {', '.join(names)}")
         phases = [name for name in names if name != left_out]
-        yield _Way(f"qkd without {left_out}", "qkd", main_teacher, phases=phases)
+        yield _Way(f"{_WITHOUT}{left_out}", "qkd", main_teacher, phases=phases)
     for temperature in ablation.get("temperatures", []):
         changed = {"training": {"temperature": temperature}}
-        yield _Way(f"qkd, temperature {temperature:g}", "qkd", main_teacher, changed)
+        yield _Way(f"{_TEMPERATURE}{temperature:g}", "qkd", main_teacher, changed)
     for teacher in others:
-        yield _Way(f"qkd, teacher {teacher}", "qkd", teacher)
+        yield _Way(f"{_TEACHER}{teacher}", "qkd", teacher)
+
+
+def is_ablated(title: str) -> bool:
+    """Return whether a row's title is one of the ablation's."""
+    return title.startswith((_WITHOUT, _TEMPERATURE, _TEACHER))
 
 
 def _variants(spec: Mapping[str, Any]) -> Iterator[tuple[_Way, Mapping[str, Any]]]:

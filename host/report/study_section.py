@@ -9,17 +9,17 @@ from pathlib import Path
 
 from tutelage.core.text import counted
 from tutelage.host.report.content import Part, Plot, Section, Table, as_svg
+from tutelage.host.train.study_cells import is_ablated
 from tutelage.host.train.study_judge import judged, read_judge
 from tutelage.host.train.study_results import (
     DIFFERENCES,
     accuracy_cells,
     difference_cells,
     figure,
+    standard_error,
 )
 
 Rows = Mapping[str, Mapping[str, str]]
-
-_CHANGED = ("qkd ", "qkd,")  # methods of the ablation are "qkd without ..." and "qkd, ..."
 
 
 def study_sections(path: Path, number: int = 1) -> list[Section]:
@@ -37,8 +37,8 @@ def study_sections(path: Path, number: int = 1) -> list[Section]:
     images = read_judge(path.parent)
     with path.open(encoding="utf-8", newline="") as file:
         rows = judged({row["cell"]: row for row in csv.DictReader(file)}, images)
-    methods = {name: row for name, row in rows.items() if not row["method"].startswith(_CHANGED)}
-    changed = {name: row for name, row in rows.items() if row["method"].startswith(_CHANGED)}
+    methods = {name: row for name, row in rows.items() if not is_ablated(row["method"])}
+    changed = {name: row for name, row in rows.items() if is_ablated(row["method"])}
     suffix = str(number) if number > 1 else ""
     title = f"Study: {path.parent.name}" if suffix else "Background: study of methods"
     parts = _accuracies(methods, path, images, f"study{suffix}")
@@ -101,12 +101,14 @@ def _ablation(rows: Rows, changed: Rows, path: Path) -> list[Part]:
         values = of(method)
         gains = [values[seed] - whole[seed] for seed in values if seed in whole]
         mean, spread, count = _statistics(list(values.values()))
-        change, deviation, _ = _statistics(gains)
-        table.append([method, mean, spread, count, change, deviation])
-    columns = ["method", "top-1 [%]", "± [points]", "seeds", "against qkd [points]", "± [points]"]
+        change, *_ = _statistics(gains)
+        error = round(standard_error(gains), 2) if len(gains) > 1 else None
+        table.append([method, mean, spread, count, change, error])
+    columns = ["method", "top-1 [%]", "standard deviation [points]", "seeds",
+               "against qkd [points]", "standard error [points]"]  # fmt: skip
     text = (
         f"The effect of each part of QKD at W{width[0]}A{width[1]}: the same training without it "
         "or with another setting. Differences are computed per seed. With few seeds, those of less "
-        "than about twice their deviation may be chance."
+        "than about twice their standard error may be chance."
     )
     return [text, Table(columns, table, path)]

@@ -19,6 +19,7 @@ from typing import Any
 
 from tutelage.core.commands import PROGRAM
 from tutelage.core.errors import FAILED, TutelageError
+from tutelage.core.files import write_file
 from tutelage.core.messages import run_command, run_program
 from tutelage.core.toml_file import to_toml
 
@@ -49,6 +50,8 @@ class TrainingProcesses:
     def run(self, name: str, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         """Train with `config` and write to `folder`; a run that was killed there is resumed.
 
+        The checkpoint of a run with another configuration is removed first.
+
         Parameters
         ----------
         name : of the run, for `end`
@@ -67,7 +70,9 @@ class TrainingProcesses:
         """
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "config.toml"
-        file.write_text(to_toml(config), encoding="utf-8")
+        if file.exists():
+            _discard_other_run(file, config)
+        write_file(file, to_toml(config))
         start = time.monotonic()
         process = self._start(name, [str(file), "--output", str(folder), "--resume", "--json"])
         output, errors = process.communicate()
@@ -107,6 +112,23 @@ class TrainingProcesses:
             self._ended = True
             for process in self._running.values():
                 process.kill()
+
+
+def _discard_other_run(file: Path, config: Mapping[str, Any]) -> None:
+    """Remove the checkpoint beside a run's config.toml if `config` cannot continue it.
+
+    It is of another configuration, or older than weights that the run starts from.
+    """
+    from tutelage.host.train.config import make_config
+    from tutelage.host.train.run_files import BEST, CHECKPOINT
+    from tutelage.host.train.run_identity import is_run_of, starts
+
+    wanted, checkpoint = make_config(config), file.with_name(CHECKPOINT)
+    newest = max((path.stat().st_mtime for path in starts(wanted) if path.exists()), default=0.0)
+    if checkpoint.exists() and checkpoint.stat().st_mtime >= newest and is_run_of(file, wanted):
+        return
+    for name in (CHECKPOINT, BEST):
+        file.with_name(name).unlink(missing_ok=True)
 
 
 def main(arguments: Sequence[str]) -> int:

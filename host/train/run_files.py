@@ -15,21 +15,15 @@ from torch import nn
 from tutelage.core.files import write_file
 from tutelage.host.train import checkpoint
 from tutelage.host.train.config import Config, make_config
+from tutelage.host.train.run_identity import WEIGHTS, identity
 
 CHECKPOINT, BEST, STUDENT, TEACHER, LOG = (
-    "checkpoint.safetensors", "best.safetensors", "student.safetensors", "teacher.safetensors",
-    "log.csv",
+    "checkpoint.safetensors", "best.safetensors", WEIGHTS, "teacher.safetensors", "log.csv",
 )  # fmt: skip
-
-
-_READING = {"workers", "in_memory_mib"}
-"""Keys of [data] on which neither images nor weights depend."""
 
 
 def changed_tables(saved: Mapping[str, Any], config: Config, where: str) -> list[str]:
     """Return the names of the tables and keys in which a saved configuration differs.
-
-    How images are read may differ, because weights do not depend on it.
 
     Parameters
     ----------
@@ -43,9 +37,7 @@ def changed_tables(saved: Mapping[str, Any], config: Config, where: str) -> list
         The saved configuration is not valid.
     """
     # With current defaults for keys that an older version's checkpoint lacks.
-    before, now = asdict(make_config(saved, where)), asdict(config)
-    for table in (before, now):
-        table["data"] = {k: v for k, v in table["data"].items() if k not in _READING}
+    before, now = (asdict(identity(each)) for each in (make_config(saved, where), config))
     return [key for key in now if before[key] != now[key]]
 
 

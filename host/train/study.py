@@ -10,21 +10,26 @@ the cells through an Optuna storage (host/train/study_queue.py).
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.files import replaced
+from tutelage.core.commands import PROGRAM
+from tutelage.core.files import replaced, write_file
+from tutelage.core.messages import say
+from tutelage.core.text import counted
 from tutelage.host.search.storage import Shared
 from tutelage.host.search.training_process import TrainingProcesses
 from tutelage.host.search.worker import work
 from tutelage.host.train.config import ConfigError, make_config, read_toml
+from tutelage.host.train.run_identity import WEIGHTS
 from tutelage.host.train.study_cells import (
-    WEIGHTS,
     StudyCell,
     cells_of,
     check_study_keys,
     float_student,
+    with_settings,
 )
 from tutelage.host.train.study_judge import JUDGES, judged, write_judge
 from tutelage.host.train.study_queue import own_cells, shared_cells
@@ -64,12 +69,19 @@ class Study:
         if self.judged_by not in JUDGES:
             raise ValueError(f"judged_by {self.judged_by!r} is not one of {', '.join(JUDGES)}")
         self.table = output / "study.csv"
-        self.cells = list(cells_of(spec, output / "study"))
-        names = {cell.name for cell in self.cells}
-        for cell in self.cells:
-            make_config(cell.config, f"study, cell {cell.name}")
+        cells = list(cells_of(spec, output / "study"))
+        _check_unique(cells)
+        names = {cell.name for cell in cells}
+        for cell in cells:
+            config = make_config(cell.config, f"study, cell {cell.name}")
+            if self.judged_by == "validation" and not config.data.validates:
+                raise ValueError(
+                    f'judged_by is "validation", but cell {cell.name} has no validation images: '
+                    "give [data] validation, in [teacher_data] too if there is one"
+                )
             if missing := set(cell.needs) - names:
                 raise ValueError(f"cell {cell.name} needs {min(missing)}, which is not a cell")
+        self.cells = with_settings(cells)
 
     # -- results -------------------------------------------------------------------------
 
@@ -81,26 +93,34 @@ class Study:
         ConfigError
             study.csv cannot be read as the table of a study.
         """
+        current = {cell.name: cell.settings for cell in self.cells}
+        return {
+            name: row
+            for name, row in self._rows().items()
+            if current.get(name, "") == row.get("settings")
+        }
+
+    def _rows(self) -> dict[str, dict[str, str]]:
         if not self.table.exists():
             return {}
         try:
             with self.table.open(newline="", encoding="utf-8") as file:
-                rows = {row["cell"]: row for row in csv.DictReader(file)}
+                return {row["cell"]: row for row in csv.DictReader(file)}
         except (KeyError, UnicodeDecodeError, csv.Error) as error:
             raise ConfigError(f"{self.table}: not the table of a study: {error}") from error
-        current = {cell.name: cell.settings for cell in self.cells}
-        return {
-            name: row for name, row in rows.items() if current.get(name, "") == row.get("settings")
-        }
 
     def record(self, results: Mapping[str, Mapping[str, Any]]) -> None:
         """Add results to study.csv, atomically.
+
+        Rows that are not of the current cells are removed; study.csv.old then has the old table.
 
         Parameters
         ----------
         results : results of `TrainingProcesses.run` by the cells' names
         """
         rows = self.done()
+        if others := len(self._rows()) - len(rows):
+            self._keep_old(others)
         for cell in self.cells:
             if cell.name in results:
                 seed = cell.config["seed"]
@@ -117,6 +137,12 @@ class Study:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows[c.name] for c in self.cells if c.name in rows)
+
+    def _keep_old(self, others: int) -> None:
+        old = self.table.with_name(f"{self.table.name}.old")
+        write_file(old, self.table.read_bytes())
+        rows = counted(others, "row")
+        say(PROGRAM, f"{self.table}: removed {rows} of other cells or settings; {old} has them")
 
     # -- running --------------------------------------------------------------------------
 
@@ -135,9 +161,7 @@ class Study:
         """
         self.output.mkdir(parents=True, exist_ok=True)
         write_judge(self.output, self.judged_by)
-        done = set(self.done())
-        # A float run that is in the table but whose weights are not on this disk is run again.
-        done -= {c.name for c in self.cells if not c.needs and not self.weights(c.name).exists()}
+        done = self._usable()
         runs = TrainingProcesses(jobs)
 
         def train(cell: StudyCell) -> dict[str, Any]:
@@ -145,6 +169,20 @@ class Study:
 
         with shared_cells(self, done, shared, runs) if shared else own_cells(self, done) as cells:
             yield from work(cells, train, jobs, limit, runs.end_all)
+
+    def _usable(self) -> set[str]:
+        """Return the finished cells, less those to repeat for their weights.
+
+        These are not on this disk, and a cell that is still to be run starts from them.
+        """
+        cells, done = {cell.name: cell for cell in self.cells}, set(self.done())
+        waiting = [cell for cell in self.cells if cell.name not in done]
+        while waiting:
+            for name in waiting.pop().needs:
+                if name in done and not self.weights(name).exists():
+                    done.remove(name)
+                    waiting.append(cells[name])
+        return done
 
     def weights(self, cell: str) -> Path:
         """Return the path of the weights of a cell, by its name."""
@@ -175,6 +213,15 @@ def read_study(path: Path, output: Path) -> Study:
         raise
     except (KeyError, TypeError, AttributeError, StopIteration, ValueError) as error:
         raise ConfigError(f"{path}: not a study: {type(error).__name__} {error}") from error
+
+
+def _check_unique(cells: Iterable[StudyCell]) -> None:
+    counts = Counter(cell.name for cell in cells)
+    if name := next((name for name, count in counts.items() if count > 1), ""):
+        raise ValueError(
+            f"two cells have the name {name}: give each seed and bit width once, and variants "
+            "other titles or bits (in names, spaces and commas become hyphens)"
+        )
 
 
 def _text(value: Any) -> str:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tutelage.host.train.config import Config, make_config
 from tutelage.host.train.config_table import check_keys
 from tutelage.host.train.methods import METHODS, Phase, has_teacher
+from tutelage.host.train.run_identity import WEIGHTS, identity
 from tutelage.host.train.student_kinds import STUDENT_KINDS
-
-WEIGHTS = "student.safetensors"
-"""File in a run's directory that other runs start from."""
 
 STUDY_KEYS = (
     "methods", "bits", "seeds", "judged_by", "data", "teacher_data", "student", "float_student",
@@ -26,10 +25,10 @@ ABLATION_KEYS = ("bits", "seeds", "without", "temperatures")
 VARIANT_KEYS = ("method", "teacher", "bits", "seeds", "start")
 """Keys of a variant besides the tables of a run that it changes."""
 
-_VARIANT_TABLES = tuple(f.name for f in fields(Config) if f.name not in (*VARIANT_KEYS, "seed"))
+_WITHOUT, _TEMPERATURE, _TEACHER = "qkd without ", "qkd, temperature ", "qkd, teacher "
+"""Beginnings of the titles of the ablation's rows."""
 
-_STARTS = (("student", "weights"), ("teacher", "weights"), ("quantisation", "start"))
-"""Tables and keys of a configuration that have paths of such files."""
+_VARIANT_TABLES = tuple(f.name for f in fields(Config) if f.name not in (*VARIANT_KEYS, "seed"))
 
 
 @dataclass(frozen=True)
@@ -42,26 +41,42 @@ class StudyCell:
     config : tables of the run's configuration
     facts : columns of study.csv that are known before the run
     needs : names of the cells that it starts from
+    settings : short hash of the configuration and of the settings of the cells in `needs`; a cell
+        whose hash has changed is run again. "" until `with_settings`
     """
 
     name: str
     config: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    settings: str = ""
 
-    @property
-    def settings(self) -> str:
-        """Short hash of the configuration; a cell whose hash has changed is run again.
 
-        Defaults are left out, so that an option that is added later does not change cells that do
-        not use it. Of the paths of initial weights only the run's name is included.
-        """
-        table = _set_values(make_config(self.config))
-        for name, key in _STARTS:
-            if key in table.get(name, {}):
-                table[name][key] = Path(table[name][key]).parent.name
-        text = json.dumps(table, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+def with_settings(cells: Sequence[StudyCell]) -> list[StudyCell]:
+    """Return all cells of a study with their `settings`."""
+    by_name = {cell.name: cell for cell in cells}
+
+    @cache
+    def settings(name: str) -> str:
+        cell = by_name[name]
+        return _hash(make_config(cell.config), [settings(need) for need in cell.needs])
+
+    return [replace(cell, settings=settings(cell.name)) for cell in cells]
+
+
+def _hash(config: Config, needs: list[str]) -> str:
+    """Return the hash of a configuration and of the settings of the cells that it starts from.
+
+    Defaults are left out, so that an option that is added later does not change cells that do not
+    use it. Of the paths of runs' weights only the run's name is included.
+    """
+    table = _set_values(identity(config))
+    if config.quantises:  # its default has changed once
+        table.setdefault("quantisation", {})["joined"] = config.quantisation.joined
+    if needs:
+        table["needs"] = needs
+    text = json.dumps(table, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _set_values(config: Any) -> Any:
@@ -156,10 +171,10 @@ def cells_of(spec: Mapping[str, Any], runs: Path) -> Iterator[StudyCell]:
         if seed == spec["seeds"][0]:
             yield from (_float_teacher(spec, teacher) for teacher in others)
         ablation = spec.get("ablation", {})
-        for way in _ablated(spec) if seed in _seeds_of(ablation, spec) else ():
+        for way in _ablated(spec) if seed in _seeds_of(ablation, spec, "ablation") else ():
             yield _cell(spec, runs, way, ablation["bits"], seed)
         for way, table in _variants(spec):
-            if seed in _seeds_of(table, spec):
+            if seed in _seeds_of(table, spec, f"variants.{way.title!r}"):
                 for bits in sorted(table.get("bits", spec["bits"]), reverse=True):
                     yield _cell(spec, runs, way, bits, seed)
 
@@ -169,9 +184,20 @@ def _teachers(spec: Mapping[str, Any]) -> list[str]:
     return list(spec.get("teachers", {})) or [""]
 
 
-def _seeds_of(table: Mapping[str, Any], spec: Mapping[str, Any]) -> list[int]:
-    """Return the seeds of the ablation's or a variant's table; an empty list for an empty table."""
-    return list(table.get("seeds", spec["seeds"])) if table else []
+def _seeds_of(table: Mapping[str, Any], spec: Mapping[str, Any], where: str) -> list[int]:
+    """Return the seeds of the ablation's or a variant's table; an empty list for an empty table.
+
+    Raises
+    ------
+    ValueError
+        A seed is not one of the study's, of which there are float students.
+    """
+    seeds = list(table.get("seeds", spec["seeds"])) if table else []
+    for seed in seeds:
+        if seed not in spec["seeds"]:
+            known = ", ".join(map(str, spec["seeds"]))
+            raise ValueError(f"{where}: seed {seed} is not one of the study's seeds: {known}")
+    return seeds
 
 
 def float_student(seed: int) -> str:
@@ -188,12 +214,17 @@ def _ablated(spec: Mapping[str, Any]) -> Iterator[_Way]:
         if left_out not in names:
             raise ValueError(f"ablation.without: {left_out!r} is not one of {', '.join(names)}")
         phases = [name for name in names if name != left_out]
-        yield _Way(f"qkd without {left_out}", "qkd", main_teacher, phases=phases)
+        yield _Way(f"{_WITHOUT}{left_out}", "qkd", main_teacher, phases=phases)
     for temperature in ablation.get("temperatures", []):
         changed = {"training": {"temperature": temperature}}
-        yield _Way(f"qkd, temperature {temperature:g}", "qkd", main_teacher, changed)
+        yield _Way(f"{_TEMPERATURE}{temperature:g}", "qkd", main_teacher, changed)
     for teacher in others:
-        yield _Way(f"qkd, teacher {teacher}", "qkd", teacher)
+        yield _Way(f"{_TEACHER}{teacher}", "qkd", teacher)
+
+
+def is_ablated(title: str) -> bool:
+    """Return whether a row's title is one of the ablation's."""
+    return title.startswith((_WITHOUT, _TEMPERATURE, _TEACHER))
 
 
 def _variants(spec: Mapping[str, Any]) -> Iterator[tuple[_Way, Mapping[str, Any]]]:
@@ -278,10 +309,11 @@ def _wider(spec: Mapping[str, Any], way: _Way, bits: list[int]) -> tuple[str, li
         The study has no method or variant of that title.
     """
     for start in dict.fromkeys([way.start, way.method] if way.start == way.title else [way.start]):
-        variant = spec.get("variants", {}).get(start)
-        if variant is None and start not in spec["methods"]:
+        rows = [spec] if start in spec["methods"] else []
+        rows += [table for title, table in spec.get("variants", {}).items() if title == start]
+        if not rows:
             raise ValueError(f"start {start!r} is neither a method nor a variant of this study")
-        widths: list[list[int]] = (variant or {}).get("bits", spec["bits"])
+        widths = [width for row in rows for width in row.get("bits", spec["bits"])]
         if wider := [other for other in widths if other > bits]:
             return start, min(wider)
     return None

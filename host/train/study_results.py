@@ -109,7 +109,7 @@ def _mean(values: list[float]) -> str:
 def _difference(values: list[float]) -> str:
     if not values:
         return ""
-    return f"{statistics.mean(values):+.2f} ± {_standard_error(values):.2f} ({len(values)})"
+    return f"{statistics.mean(values):+.2f} ± {standard_error(values):.2f} ({len(values)})"
 
 
 def plot(rows: Mapping[str, Mapping[str, str]], path: Path, images: str = "test") -> None:
@@ -213,7 +213,7 @@ def _draw_differences(
             if values := paired.get((method, bits)):
                 one = len(values) == 1
                 panel.errorbar(statistics.mean(values), row, fmt="o", color="C0", markersize=4,
-                               xerr=None if one else _standard_error(values), capsize=2,
+                               xerr=None if one else standard_error(values), capsize=2,
                                linewidth=0.8, fillstyle="none" if one else "full")  # fmt: skip
         panel.axvline(0, linewidth=0.8, color="grey")
         panel.set_ylim(len(methods) - 0.5, -0.5)
@@ -223,7 +223,8 @@ def _draw_differences(
     panel.figure.supxlabel("difference to qat, points; hollow: one seed", fontsize=9)
 
 
-def _standard_error(values: list[float]) -> float:
+def standard_error(values: list[float]) -> float:
+    """Return the standard error of the mean of two or more values."""
     return statistics.stdev(values) / math.sqrt(len(values))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -24,6 +25,7 @@ from tutelage.core.results.run_json import read_run
 from tutelage.host.report.content import Part, Plot, Section, Table, cell_text
 from tutelage.host.report.html_page import html_page
 from tutelage.host.report.markdown import document
+from tutelage.host.report.study_section import study_sections
 from tutelage.host.report.trace_section import trace_section
 from tutelage.host.report.training_run import TrainingRun
 from tutelage.host.train import checkpoint
@@ -117,6 +119,27 @@ def test_a_report_of_the_repositorys_own_results(tmp_path: Path, run: Path) -> N
     for plot in plots:
         assert (tmp_path / plot).read_text().startswith("<svg")
     assert "## Background: phases of QKD" in markdown and "qkd without co-studying" in markdown
+
+
+def test_an_ablation_has_no_variants_and_standard_errors(tmp_path: Path) -> None:
+    accuracies = {"qkd": (70.0, 71.0), "qkd, narrow": (60.0, 61.0), "qkd without co-studying":
+                  (69.0, 68.0), "qkd, temperature 1": (70.0, 73.0)}  # fmt: skip
+    with (tmp_path / "study.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["cell", "method", "weights", "activations", "seed", "accuracy"])
+        for method, values in accuracies.items():
+            for seed, value in enumerate(values):
+                writer.writerow([f"{method}-s{seed}", method, 2, 2, seed, value])
+    methods, ablation = study_sections(tmp_path / "study.csv")
+    (table,) = (part for part in ablation.parts if isinstance(part, Table))
+    assert [row[0] for row in table.rows] == [
+        "qkd", "qkd without co-studying", "qkd, temperature 1",
+    ]  # fmt: skip
+    assert table.columns[2] == "standard deviation [points]"
+    assert table.columns[-1] == "standard error [points]"
+    assert table.rows[1][-2:] == [-2.0, 1.0]  # of -1 and -3
+    tables = [part for part in methods.parts if isinstance(part, Table)]
+    assert [row[0] for row in tables[0].rows] == ["qkd", "qkd, narrow"]
 
 
 def test_the_page_has_landmarks_and_headings_in_order(tmp_path: Path) -> None:

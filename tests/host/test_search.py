@@ -18,6 +18,7 @@ pytest.importorskip("optuna", reason="searches over machines need Optuna, which 
 from optuna.trial import TrialState
 
 from tutelage.core.commands import MissingPackage
+from tutelage.core.toml_file import to_toml
 from tutelage.host.search import leases
 from tutelage.host.search.leases import Leases
 from tutelage.host.search.storage import (
@@ -308,3 +309,52 @@ def test_no_run_starts_after_the_end(tmp_path: Path) -> None:
     runs.end_all()
     with pytest.raises(TrainingFailed, match="interrupted"):
         runs.run("late", {}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change, goes_on",
+    [
+        (lambda _: None, True),
+        (lambda config: config["student"].update(weights="/moved/float/student.safetensors"), True),
+        (lambda config: config["student"].update(weights="other/student.safetensors"), False),
+        (lambda config: config.update(seed=1), False),
+    ],
+)
+def test_a_changed_run_starts_from_the_beginning(
+    change: Any, goes_on: bool, tmp_path: Path
+) -> None:
+    config: dict[str, Any] = {
+        "method": "qat",
+        "student": {"network": "densenet-tiny", "weights": "float/student.safetensors"},
+    }
+    files = [tmp_path / "checkpoint.safetensors", tmp_path / "best.safetensors"]
+    for file in files:
+        file.touch()
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    change(config)
+    _do_not_start(config, tmp_path)
+    assert [file.exists() for file in files] == [goes_on, goes_on]
+
+
+def test_a_run_whose_start_was_trained_again_starts_from_the_beginning(tmp_path: Path) -> None:
+    weights, checkpoint = tmp_path / "float" / "student.safetensors", "checkpoint.safetensors"
+    weights.parent.mkdir()
+    config = {"method": "qat", "student": {"network": "densenet-tiny", "weights": str(weights)}}
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    for file in (weights, tmp_path / checkpoint):
+        file.touch()
+    os.utime(weights, (0, 0))
+    _do_not_start(config, tmp_path)
+    assert (tmp_path / checkpoint).exists()
+    os.utime(weights)
+    os.utime(tmp_path / checkpoint, (0, 0))
+    _do_not_start(config, tmp_path)
+    assert not (tmp_path / checkpoint).exists()
+
+
+def _do_not_start(config: dict[str, Any], folder: Path) -> None:
+    """Prepare a folder for a run, which is ended before its process starts."""
+    runs = TrainingProcesses()
+    runs.end_all()
+    with pytest.raises(TrainingFailed, match="interrupted"):
+        runs.run("changed", config, folder)

@@ -21,9 +21,10 @@ pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not i
 from tutelage.__main__ import main
 from tutelage.core.toml_file import to_toml
 from tutelage.host.networks import create
+from tutelage.host.search.training_process import TrainingProcesses
 from tutelage.host.train import study as studies
 from tutelage.host.train import study_queue
-from tutelage.host.train.config import ConfigError, read_toml
+from tutelage.host.train.config import ConfigError, Quantisation, read_toml
 from tutelage.host.train.study_judge import read_judge
 from tutelage.host.train.study_results import differences, figure, markdown
 from tutelage.host.train.study_time import seconds_left
@@ -90,19 +91,20 @@ def test_the_cells_of_cifar10() -> None:
     names = [cell.name for cell in study.cells]
     assert len(names) == len(set(names)) and names[:2] == ["float-teacher-k16", "float-student-s0"]
     # Seed by seed, so that a partial study is a study with fewer seeds.
-    assert names.index("qkd-without-tutoring-w4a4-s0") < names.index("float-student-s1")
-    assert {cell.config["training"]["epochs"] for cell in study.cells if cell.needs} == {10}
+    assert names.index("qkd-without-tutoring-w2a2-s0") < names.index("float-student-s1")
+    assert {cell.config["training"]["epochs"] for cell in study.cells if cell.needs} == {10, 30}
     for cell in study.cells:  # nothing is learnt from what others are judged by
         assert cell.config["data"] == study.spec["data"] and cell.config["data"]["validation"]
     by_name = {cell.name: cell for cell in study.cells}
-    assert by_name["qat+kd-teacher-k8-w4a4-s0"].needs == ("float-student-s0", "float-teacher-k8")
+    needs = by_name["qat+kd-narrow-teacher-k8-w4a4-s0"].needs
+    assert needs == ("float-student-s0", "float-teacher-k8")
     same = (by_name[name].config["student"] for name in ("float-teacher-k8", "float-student-s0"))
     assert next(same) == next(same)
     assert by_name["qat+kd-from-wider-w4a4-s0"].needs[0] == "qat+kd-w8a8-s0"
     assert by_name["qat+kd-from-wider-w2a2-s0"].needs[0] == "qat+kd-from-wider-w3a3-s0"
     phases = {c.name: [p["name"] for p in c.config.get("phases", [])] for c in study.cells}
-    assert phases["qkd-without-self-studying-w4a4-s1"] == ["co-studying", "tutoring"]
-    assert phases["qkd-without-tutoring-w4a4-s1"] == ["self-studying", "co-studying"]
+    assert phases["qkd-without-self-studying-w2a2-s1"] == ["co-studying", "tutoring"]
+    assert phases["qkd-without-tutoring-w2a2-s1"] == ["self-studying", "co-studying"]
 
 
 FLAGSHIP = studies.DEFAULT.parent.with_name("densenetx.toml")
@@ -165,6 +167,35 @@ def test_an_option_at_its_default_changes_no_cell(spec: Path, tmp_path: Path) ->
     assert changed[:2] == before[:2] and not set(changed[2:]) & set(before)
 
 
+def test_a_cell_changes_with_the_cells_that_it_starts_from(spec: Path, tmp_path: Path) -> None:
+    table = read_toml(spec)
+    table["methods"] = ["qat", "qat+kd"]
+    table["variants"] = {"chain": {"method": "qat", "start": "chain"}}
+    before = {cell.name: cell.settings for cell in studies.Study(table, tmp_path).cells}
+
+    def changed() -> set[str]:
+        cells = studies.Study(table, tmp_path).cells
+        return {cell.name for cell in cells if cell.settings != before[cell.name]}
+
+    table["at"] = {"W8A8": {"training": {"lr": 0.001}}}
+    assert changed() == {name for name in before if "-w8a8-" in name} | {"chain-w3a3-s0"}
+    del table["at"]
+    table["float_teacher"]["epochs"] = 2
+    assert changed() == {"float-teacher-same", "qat+kd-w8a8-s0", "qat+kd-w3a3-s0"}
+    table["float_student"]["epochs"] = 2
+    assert changed() == set(before)
+
+
+def test_a_changed_default_width_of_concats_changes_no_cell(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its default has changed once, so that it is always written into the settings."""
+    table = read_toml(spec)
+    before = [cell.settings for cell in studies.Study(table, tmp_path).cells]
+    monkeypatch.setattr(Quantisation.__dataclass_fields__["joined"], "default", 4)
+    assert [cell.settings for cell in studies.Study(table, tmp_path).cells] == before
+
+
 def test_the_time_that_is_left() -> None:
     study = studies.read_study(CIFAR, Path("nowhere"))
     names = ["float-teacher-k16", "float-student-s0", "qat-w4a4-s0", "brevitas-w4a4-s0",
@@ -180,6 +211,9 @@ def test_the_time_that_is_left() -> None:
 
 def test_a_study_is_judged_by_validation(spec: Path, tmp_path: Path) -> None:
     table = {**read_toml(spec), "judged_by": "validation"}
+    with pytest.raises(ConfigError, match="float-teacher-same has no validation images: give"):
+        _read(table, tmp_path)
+    table["data"]["validation"] = table["teacher_data"]["validation"] = 0.1
     study = studies.Study(table, tmp_path)
     found = {"accuracy": 50.0, "validation_accuracy": 60.0, "seconds": 1.0}
     study.record({cell.name: found for cell in study.cells[:2]})
@@ -188,7 +222,7 @@ def test_a_study_is_judged_by_validation(spec: Path, tmp_path: Path) -> None:
     assert [row["accuracy"] for row in judged.values()] == ["60.0", "60.0"]
     text = markdown(judged, study.judged_by)
     assert text.startswith("Top-1 of the validation images:") and "60.00" in text
-    tested = studies.Study(read_toml(spec), tmp_path)
+    tested = studies.Study({**table, "judged_by": "test"}, tmp_path)
     assert {row["accuracy"] for row in tested.judged(study.done()).values()} == {"50.0", "40.0"}
     with pytest.raises(ConfigError, match="judged_by 'luck' is not one of test, validation"):
         _read({**table, "judged_by": "luck"}, tmp_path)
@@ -271,6 +305,50 @@ def test_variants_are_methods_with_tables_of_their_own(spec: Path, tmp_path: Pat
     table["variants"]["lost"]["start"] = "nowhere"
     with pytest.raises(ConfigError, match="start 'nowhere' is neither a method nor a variant"):
         _read(table, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes, name",
+    [
+        ({"seeds": [0, 0]}, "float-student-s0"),
+        ({"bits": [[3, 3], [3, 3]]}, "ptq-w3a3-s0"),
+        ({"variants": {"qat": {"method": "qat", "bits": [[4, 4], [3, 3]]}}}, "qat-w3a3-s0"),
+        ({"variants": {title: {"method": "qat"} for title in ("qat, mean", "qat-mean")}},
+         "qat-mean-w8a8-s0"),
+    ],
+)  # fmt: skip
+def test_names_of_cells_are_unique(
+    changes: dict[str, Any], name: str, spec: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"two cells have the name {name}: give"):
+        _read({**read_toml(spec), **changes}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes, where",
+    [
+        ({"ablation": {"bits": [3, 3], "seeds": [0, 7]}}, "ablation"),
+        ({"variants": {"qat, mean": {"method": "qat", "seeds": [7]}}}, "variants.'qat, mean'"),
+    ],
+)
+def test_seeds_are_those_of_the_study(
+    changes: dict[str, Any], where: str, spec: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"{where}: seed 7 is not one of the study's seeds: 0$"):
+        _read({**read_toml(spec), **changes}, tmp_path)
+
+
+def test_a_start_from_a_method_that_is_also_a_variant(spec: Path, tmp_path: Path) -> None:
+    """The student with the next higher number of bits may be of either."""
+    table = read_toml(spec) | {"bits": [[4, 4], [3, 3]]}
+    table["variants"] = {
+        "qat": {"method": "qat", "bits": [[8, 8]]},
+        "from qat": {"method": "qat", "start": "qat", "bits": [[4, 4], [3, 3], [2, 2]]},
+    }
+    needs = {cell.name: cell.needs for cell in _read(table, tmp_path).cells}
+    assert needs["from-qat-w4a4-s0"] == ("qat-w8a8-s0",)
+    assert needs["from-qat-w3a3-s0"] == ("qat-w4a4-s0",)
+    assert needs["from-qat-w2a2-s0"] == ("qat-w3a3-s0",)
 
 
 def _read(table: dict[str, Any], folder: Path) -> studies.Study:
@@ -405,7 +483,6 @@ def test_a_cell_of_which_workers_die_is_given_up(
 ) -> None:
     optuna = pytest.importorskip("optuna", reason="needs Optuna, which is not installed")
     from tutelage.host.search.storage import Shared, open_study
-    from tutelage.host.search.training_process import TrainingProcesses
 
     _small(repo_root, tmp_path / "study.toml", "qat+kd")
     study = studies.read_study(tmp_path / "study.toml", tmp_path)
@@ -431,6 +508,58 @@ def test_a_changed_study_runs_its_cells_again(repo_root: Path, tmp_path: Path) -
     table["training"] = {"epochs": 2, "batch_size": 60}
     changed = studies.Study(table, tmp_path)
     assert set(changed.done()) == {"float-teacher-same", "float-student-s0"}
+
+
+def test_the_table_of_another_study_is_kept(
+    repo_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = _spec(repo_root / "app" / "demo" / "images")
+    study = studies.Study(table, tmp_path)
+    for cell in study.cells:
+        study.record({cell.name: {"accuracy": 50.0, "seconds": 1.0}})
+    text = study.table.read_bytes()
+    kept = tmp_path / "study.csv.old"
+    assert not kept.exists() and not capsys.readouterr().err
+    kept.write_text("older")
+    table["training"] = {"epochs": 2, "batch_size": 60}
+    changed = studies.Study(table, tmp_path)
+    for cell in changed.cells[2:4]:
+        changed.record({cell.name: {"accuracy": 60.0, "seconds": 1.0}})
+    assert kept.read_bytes() == text and len(_rows(tmp_path)) == 4
+    assert capsys.readouterr().err == (
+        f"tutelage: {study.table}: removed 6 rows of other cells or settings; {kept} has them\n"
+    )
+
+
+def test_only_missing_weights_that_are_needed_are_trained_again(
+    repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a clone, which has the table of a study but not all weights."""
+    trained = list[str]()
+
+    def run(_runs: Any, name: str, _config: Any, _folder: Path) -> dict[str, Any]:
+        trained.append(name)
+        return {"accuracy": 40.0, "seconds": 1.0}
+
+    monkeypatch.setattr(TrainingProcesses, "run", run)
+    table = _spec(repo_root / "app" / "demo" / "images") | {"bits": [[4, 4]]}
+    table["variants"] = {
+        "chain": {"method": "qat", "start": "chain", "bits": [[8, 8], [4, 4], [3, 3]]}
+    }
+    study = studies.Study(table, tmp_path)
+    study.record({cell.name: {"accuracy": 50.0, "seconds": 1.0} for cell in study.cells})
+    assert not list(study.run(1)) and not trained  # complete: no weights are needed
+    changed = studies.Study(table | {"at": {"W3A3": {"training": {"lr": 0.1}}}}, tmp_path)
+    weights = changed.weights("chain-w8a8-s0")
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    list(changed.run(1))
+    assert trained == ["chain-w4a4-s0", "chain-w3a3-s0"]
+    trained.clear()
+    weights.unlink()
+    changed = studies.Study(table | {"at": {"W3A3": {"training": {"lr": 0.2}}}}, tmp_path)
+    list(changed.run(1))
+    assert trained == ["float-student-s0", "chain-w8a8-s0", "chain-w4a4-s0", "chain-w3a3-s0"]
 
 
 @pytest.mark.slow

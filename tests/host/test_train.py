@@ -421,6 +421,14 @@ def test_a_run_resumes_with_another_number_of_workers(
         train(_config("float", training=training, data=changed), tmp_path, True, data=data)
 
 
+def test_a_run_resumes_if_the_path_of_its_start_is_spelled_differently(
+    float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
+) -> None:
+    train(_quantised("qat+kd", float_run), tmp_path, data=data)
+    relative = _quantised("qat+kd", Path(os.path.relpath(float_run)))
+    assert len(train(relative, tmp_path, resume=True, data=data).history) == 3
+
+
 def test_untrainable_configurations_are_reported(
     data: tuple[DataSet, DataSet], tmp_path: Path
 ) -> None:

@@ -173,7 +173,7 @@ def test_first_and_last_layer_have_their_own_bits() -> None:
 def test_ranges() -> None:
     """[0, 2^b - 1] after a ReLU, but int8's range at 8 bits."""
     for bits, highest in ((2, 3), (4, 15), (7, 127), (8, 127)):
-        student = Student(DenseNet(**SMALL), (1, 28, 28), Bits(8, bits, last=bits))
+        student = Student(DenseNet(**SMALL), (1, 28, 28), Bits(8, bits, last=bits, joined=0))
         relu = student.activation_of["features/conv0"]
         assert (relu.lowest, relu.highest) == (0, highest)
         signed = student.activation_of["classifier"]
@@ -275,7 +275,7 @@ def test_thresholds_that_have_run_away_stay_numbers() -> None:
 
 
 def test_legal_thresholds_stay() -> None:
-    student = Student(DenseNet(**SMALL), (1, 28, 28), Bits(4, 4))
+    student = Student(DenseNet(**SMALL), (1, 28, 28), Bits(4, 4, joined=0))
     assert not student.fix_points().notes
     assert student.fix_points().activations["features/conv0"] == 4
     assert student.fix_points().weights["features/conv0"] == 7
@@ -708,7 +708,7 @@ def test_the_law_holds_for_any_thresholds(seed: int) -> None:
 
 
 def test_narrow_activations_are_not_deployable_as_they_are(tmp_path: Path) -> None:
-    student = _student("densenet-tiny", Bits(4, 4))
+    student = _student("densenet-tiny", Bits(4, 4, joined=0))
     with pytest.raises(NotDeployable, match=r"features/conv0.* have 4 bits, .* clips at int8 only"):
         to_graph(student, "narrow")
     with pytest.raises(NotDeployable, match="activations=8"):

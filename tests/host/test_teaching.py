@@ -133,7 +133,9 @@ def test_features_are_added_to_the_distillation_loss(
     features = {"layers": BLOCKS, "weight": 2.0}
     run = _run(_taught(float_run, tables={"features": features}, freeze_norms=0), tmp_path, data)
     plain = _run(_taught(float_run, freeze_norms=0), tmp_path, data)
-    run._set_modes(TUTORING), plain._set_modes(TUTORING)
+    for each in (run, plain):
+        each._set_modes(TUTORING)
+        each._update_kept_logits(TUTORING)
     images, labels, rows = next(iter(run.feed.batches(0)))
     with torch.no_grad():
         losses = [

@@ -96,7 +96,7 @@ def test_the_cells_of_cifar10() -> None:
     for cell in study.cells:  # nothing is learnt from what others are judged by
         assert cell.config["data"] == study.spec["data"] and cell.config["data"]["validation"]
     by_name = {cell.name: cell for cell in study.cells}
-    needs = by_name["qat+kd-narrow-teacher-k8-w4a4-s0"].needs
+    needs = by_name["qat+kd-teacher-k8-w3a3-s0"].needs
     assert needs == ("float-student-s0", "float-teacher-k8")
     same = (by_name[name].config["student"] for name in ("float-teacher-k8", "float-student-s0"))
     assert next(same) == next(same)

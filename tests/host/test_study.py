@@ -198,7 +198,7 @@ def test_a_changed_default_width_of_concats_changes_no_cell(
 
 def test_the_time_that_is_left() -> None:
     study = studies.read_study(CIFAR, Path("nowhere"))
-    names = ["float-teacher-k16", "float-student-s0", "qat-w4a4-s0", "brevitas-w4a4-s0",
+    names = ["float-teacher-k16", "float-student-s0", "qat-w4a4-s0", "brevitas-w3a3-s1",
              "qat-w3a3-s0", "brevitas-w3a3-s0"]  # fmt: skip
     by_name = {cell.name: cell for cell in study.cells}
     cells = [by_name[name] for name in names]

@@ -42,6 +42,9 @@ from tutelage.host.train.data.stored_images import (
 MOST_WORKERS = 8
 """Most worker processes of one training process, if the configuration does not set their number."""
 
+_DEATH_S = 5.0
+"""Most seconds from the closed socket of a dying process to its end, on a busy machine."""
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -188,10 +191,10 @@ class Reader:
 
         It closes its sockets first, so that it may still be alive when reading from them fails.
         """
-        ended = connection.wait([process.sentinel for process in self._processes], timeout=0.1)
+        ended = connection.wait([process.sentinel for process in self._processes], _DEATH_S)
         dying = [process for process in self._processes if process.sentinel in ended]
         for process in dying:
-            process.join(1)
+            process.join(_DEATH_S)
         return any(process.exitcode for process in dying)
 
 

@@ -59,11 +59,13 @@ class KeptLogits:
         """Compute the logits if there are none; no epoch may be reading from the feed."""
         if self._logits is not None:
             return
+        kept: Tensor | None = None
         for batch in self._feed.in_order():
             logits = self._teach(batch.images).float()
-            if self._logits is None:
-                self._logits = logits.new_zeros(self._feed.count, logits.shape[1])
-            self._logits[batch.rows.to(logits.device)] = logits
+            if kept is None:
+                kept = logits.new_zeros(self._feed.count, logits.shape[1])
+            kept[batch.rows.to(logits.device)] = logits
+        self._logits = kept
 
     def of(self, rows: Tensor) -> Tensor:
         """Return the logits (N, classes) of images by their indices (N,) in the training set."""

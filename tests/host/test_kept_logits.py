@@ -122,6 +122,36 @@ def test_pictures_that_cannot_be_read_have_no_logits(
     torch.testing.assert_close(run.kept_logits.of(batch.rows), wanted)
 
 
+def test_an_interrupted_computation_leaves_no_logits(
+    weights: Path, data: Sets, tmp_path: Path
+) -> None:
+    """A notebook may go on after Ctrl-C, and must not learn from rows of zeros."""
+    run = TrainingRun(_config(weights), tmp_path, data, Silent())
+    assert run.teacher is not None and run.kept_logits is not None
+    hook = run.teacher.register_forward_hook(_Interrupt(after=1))
+    with pytest.raises(KeyboardInterrupt):
+        run.kept_logits.compute()
+    hook.remove()
+    run.teacher.eval()
+    run.kept_logits.compute()
+    batch = next(iter(run.feed.batches(0)))
+    with torch.no_grad():
+        wanted = run.teacher(batch.images)
+    torch.testing.assert_close(run.kept_logits.of(batch.rows), wanted)
+
+
+class _Interrupt:
+    """A forward hook that interrupts once `after` batches are computed."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self, *_: Any) -> None:
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+
+
 def test_worker_processes_change_no_result(repo_root: Path, weights: Path, tmp_path: Path) -> None:
     """One reader gives both the images for the teacher and the batches of the epoch."""
     folder = repo_root / "app" / "demo" / "images"

@@ -71,6 +71,7 @@ from typing import Any
 
 from tutelage.core import toml_file
 from tutelage.host.quantise.graph.passes.replacements import check_replacements
+from tutelage.host.quantise.parameter_groups import THRESHOLD_LR
 from tutelage.host.quantise.ptq.post_training import PostTraining
 from tutelage.host.quantise.quantisers import Bits
 from tutelage.host.train.config_table import ConfigError, apply_change, from_table
@@ -239,7 +240,7 @@ class Training:
     batch_size: int = 128
     lr: float = 0.02
     teacher_lr: float = 0.005
-    threshold_lr: float = 0.01
+    threshold_lr: float = THRESHOLD_LR
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warmup: float = 0.05

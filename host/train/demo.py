@@ -66,8 +66,8 @@ def configurations(runs: Path, data: Path, seed: int, epochs: int) -> dict[str, 
     }
     float_training = {"epochs": epochs or 15, "lr": 0.1, "teacher_lr": 0.0}
     teaching = {
-        "epochs": epochs or 18, "lr": 0.02, "teacher_lr": 0.002, "temperature": 4.0,
-        "freeze_norms": 0.5, "evaluate_every": 3,
+        "epochs": epochs or 18, "lr": 0.02, "teacher_lr": 0.002, "threshold_lr": 0.01,
+        "temperature": 4.0, "freeze_norms": 0.5, "evaluate_every": 3,
     }  # fmt: skip
 
     def taught_from(run: str, network: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,9 @@ VARIANT_KEYS = ("method", "teacher", "bits", "seeds", "start")
 _WITHOUT, _TEMPERATURE, _TEACHER = "qkd without ", "qkd, temperature ", "qkd, teacher "
 """Beginnings of the titles of the ablation's rows."""
 
+_CHANGED_DEFAULTS = (("quantisation", "joined"), ("training", "threshold_lr"))
+"""Tables and keys whose defaults have changed, so that hashes include their values."""
+
 _VARIANT_TABLES = tuple(f.name for f in fields(Config) if f.name not in (*VARIANT_KEYS, "seed"))
 
 
@@ -71,8 +74,11 @@ def _hash(config: Config, needs: list[str]) -> str:
     use it. Of the paths of runs' weights only the run's name is included.
     """
     table = _set_values(identity(config))
-    if config.quantises:  # its default has changed once
-        table.setdefault("quantisation", {})["joined"] = config.quantisation.joined
+    for name, key in _CHANGED_DEFAULTS:  # a float network uses none of them
+        if config.quantises:
+            table.setdefault(name, {})[key] = getattr(getattr(config, name), key)
+        else:
+            table.get(name, {}).pop(key, None)
     if needs:
         table["needs"] = needs
     text = json.dumps(table, sort_keys=True)

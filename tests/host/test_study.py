@@ -24,7 +24,7 @@ from tutelage.host.networks import create
 from tutelage.host.search.training_process import TrainingProcesses
 from tutelage.host.train import study as studies
 from tutelage.host.train import study_queue
-from tutelage.host.train.config import ConfigError, Quantisation, read_toml
+from tutelage.host.train.config import ConfigError, Quantisation, Training, read_toml
 from tutelage.host.train.study_judge import read_judge
 from tutelage.host.train.study_results import differences, figure, markdown
 from tutelage.host.train.study_time import seconds_left
@@ -186,13 +186,16 @@ def test_a_cell_changes_with_the_cells_that_it_starts_from(spec: Path, tmp_path:
     assert changed() == set(before)
 
 
-def test_a_changed_default_width_of_concats_changes_no_cell(
-    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its default has changed once, so that it is always written into the settings."""
+@pytest.mark.parametrize(
+    ("table_of", "key", "default"), [(Quantisation, "joined", 4), (Training, "threshold_lr", 0.01)]
+)
+def test_a_default_that_has_changed_is_always_in_the_settings(
+    table_of: Any, key: str, default: float,
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     table = read_toml(spec)
     before = [cell.settings for cell in studies.Study(table, tmp_path).cells]
-    monkeypatch.setattr(Quantisation.__dataclass_fields__["joined"], "default", 4)
+    monkeypatch.setattr(table_of.__dataclass_fields__[key], "default", default)
     assert [cell.settings for cell in studies.Study(table, tmp_path).cells] == before
 
 

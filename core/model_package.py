@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -101,8 +102,33 @@ class Description:
 
 
 def compiled_file(model: Path) -> Path:
-    """Return the path of the compiled .xmodel, given a model directory or the file itself."""
-    return model / COMPILED if model.is_dir() else model
+    """Return the path of the compiled .xmodel, given a model directory or the file itself.
+
+    Raises
+    ------
+    PackageError
+        The directory has none.
+    """
+    if not model.is_dir():
+        return model
+    path = model / COMPILED
+    if not path.is_file():
+        compile_it = f"first run tutelage compile {shlex.quote(str(model))}"
+        raise PackageError(f"{model}: has no {COMPILED}: {compile_it}")
+    return path
+
+
+def named_file(model: str) -> Path | None:
+    """Return the .xmodel that an argument names itself or by its model directory, else None.
+
+    Raises
+    ------
+    PackageError
+        The model directory has no compiled file.
+    """
+    path = Path(model)
+    is_model = model.endswith(".xmodel") or (path / DESCRIPTION).is_file()
+    return compiled_file(path) if is_model else None
 
 
 def read_description(path: Path) -> Description:

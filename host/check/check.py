@@ -12,6 +12,7 @@ from torch import nn
 
 from tutelage.core.errors import DpuError, contradictions
 from tutelage.core.fingerprint import dpu_parts, refuse_foreign
+from tutelage.core.model_package import named_file
 from tutelage.core.results.figure import as_json
 from tutelage.dpu.predict.prediction import BASIS, fps_figure, latency_figure
 from tutelage.dpu.xmodel.graph import Graph
@@ -59,8 +60,8 @@ def check(request: Request) -> dict[str, Any]:
         "parts": 0, "memory": {}, "latency_ms": None, "fps": None, "accuracy": None,
         "notes": [], "advice": [], "basis": BASIS.replace("\n", " "),
     }  # fmt: skip
-    if request.model.endswith(".xmodel"):
-        _check_file(facts, request)
+    if file := named_file(request.model):
+        _check_file(facts, file, request.board)
     else:
         with silenced() as notes:
             _check_network(facts, load_subject(request), request)
@@ -70,13 +71,12 @@ def check(request: Request) -> dict[str, Any]:
     return facts
 
 
-def _check_file(facts: dict[str, Any], request: Request) -> None:
-    path = Path(request.model)
+def _check_file(facts: dict[str, Any], path: Path, board: str) -> None:
     graph = Graph.deserialize(path)
     with contradictions(str(path)):
         refuse_foreign(graph)
         facts["kind"] = "compiled" if dpu_parts(graph) else "quantised"
-        _add_fit(facts, graph, fit_board(graph, request.board))
+        _add_fit(facts, graph, fit_board(graph, board))
 
 
 def _check_network(facts: dict[str, Any], subject: Subject, request: Request) -> None:

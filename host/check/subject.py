@@ -35,7 +35,8 @@ class Request:
 
     Attributes
     ----------
-    model : "module:function", "file.py:function", a preset, an .xmodel or a run's .toml
+    model : "module:function", "file.py:function", a preset, an .xmodel or its model directory, or a
+        run's .toml
     input : "CxHxW" of a network's images; "": those of the data, or `DEFAULT_INPUT`
     weights, part, skip : see `tutelage.host.train.weights.load`
     options : keyword arguments of the network's function

@@ -66,9 +66,9 @@ class CheckOptions(TrainedOptions, BoardOptions, JsonOptions):
     model: Annotated[
         str,
         typer.Argument(
-            metavar="NETWORK | X.xmodel | RUN.toml",
+            metavar="NETWORK | X.xmodel | MODEL | RUN.toml",
             help="a network: MODULE:FUNCTION, FILE.py:FUNCTION or a preset; a quantised or "
-            "compiled file; or a planned run of `tutelage train`",
+            "compiled file, or its model directory; or a planned run of `tutelage train`",
         ),
     ]
     input: Annotated[

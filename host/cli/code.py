@@ -13,7 +13,7 @@ from tutelage.core.errors import DONE, TutelageError, UnsortedWarning, contradic
 from tutelage.core.files import read_bounded
 from tutelage.core.text import counted
 from tutelage.host.cli.command import command
-from tutelage.host.cli.options import JsonOptions
+from tutelage.host.cli.options import JsonOptions, xmodel_argument
 from tutelage.host.cli.output_file import write_file
 from tutelage.host.cli.printing import print_json, print_lines
 
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 class DisasmOptions(JsonOptions):
     """Options of `disasm`."""
 
-    xmodel: Annotated[
-        Path, typer.Argument(metavar="X.xmodel", help="file that is compiled for a board")
-    ]
+    xmodel: Annotated[Path, xmodel_argument("file that is compiled for a board")]
     layer: Annotated[
         str, typer.Option(metavar="NAME", help="only layers whose name contains this")
     ] = ""

@@ -19,7 +19,7 @@ from tutelage.core.fixed_point import Array
 from tutelage.core.messages import say
 from tutelage.core.text import counted, shown
 from tutelage.host.cli.command import command
-from tutelage.host.cli.options import JsonOptions, PluginOptions
+from tutelage.host.cli.options import JsonOptions, PluginOptions, xmodel_argument
 from tutelage.host.cli.output_file import write_file
 from tutelage.host.cli.printing import print_json, print_lines
 
@@ -38,7 +38,7 @@ one would have started; so it does for up to `CHUNK` random images."""
 class RunOptions(PluginOptions, JsonOptions):
     """Options of `run`."""
 
-    xmodel: Annotated[Path, typer.Argument(metavar="X.xmodel", help="quantised or compiled model")]
+    xmodel: Annotated[Path, xmodel_argument("quantised or compiled model")]
     input: Annotated[
         list[str],
         typer.Option(

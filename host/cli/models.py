@@ -13,8 +13,9 @@ import typer
 from tutelage.core.commands import needs
 from tutelage.core.errors import DONE, FAILED, TutelageError, UnsortedWarning, contradictions
 from tutelage.core.images.input_form import COLOURS, InputForm
+from tutelage.core.model_package import named_file
 from tutelage.host.cli.command import SEVERAL, command
-from tutelage.host.cli.options import BoardOptions, JsonOptions, PluginOptions
+from tutelage.host.cli.options import BoardOptions, JsonOptions, PluginOptions, xmodel_argument
 from tutelage.host.cli.output_file import write_file
 from tutelage.host.cli.printing import print_json
 
@@ -76,7 +77,7 @@ class ImageOptions(PluginOptions):
 class InspectOptions(ImageOptions, JsonOptions):
     """Options of `inspect`."""
 
-    xmodel: Annotated[Path, typer.Argument(metavar="X.xmodel", help="quantised or compiled model")]
+    xmodel: Annotated[Path, xmodel_argument("quantised or compiled model")]
     ops: Annotated[bool, typer.Option("--ops", help="also list every op")] = False
     svg: Annotated[
         Path | None, typer.Option(metavar="FILE", help="draw the graph as an SVG file")
@@ -182,8 +183,8 @@ def _drawings(
 class DiffOptions(JsonOptions):
     """Options of `diff`."""
 
-    a: Annotated[Path, typer.Argument(metavar="A.xmodel", help="quantised or compiled model")]
-    b: Annotated[Path, typer.Argument(metavar="B.xmodel", help="model to compare with it")]
+    a: Annotated[Path, xmodel_argument("quantised or compiled model")]
+    b: Annotated[Path, xmodel_argument("model to compare with it")]
     layers: Annotated[
         bool,
         typer.Option(
@@ -218,10 +219,10 @@ class PredictOptions(BoardOptions, JsonOptions):
     model: Annotated[
         str,
         typer.Argument(
-            metavar="X.xmodel | NETWORK",
-            help="quantised or compiled model, or a PyTorch network: a preset, such as "
-            "densenet-121, or your own, MODULE:FUNCTION or FILE.py:FUNCTION; the function may also "
-            "return operations of tutelage.dpu.predict.operations",
+            metavar="X.xmodel | MODEL | NETWORK",
+            help="quantised or compiled model, a model directory, or a PyTorch network: a preset, "
+            "such as densenet-121, or your own, MODULE:FUNCTION or FILE.py:FUNCTION; the function "
+            "may also return operations of tutelage.dpu.predict.operations",
         ),
     ]
     input: Annotated[
@@ -262,8 +263,8 @@ def predict(options: PredictOptions) -> int:
     from tutelage.dpu.predict.listing import prediction_lines
     from tutelage.dpu.predict.prediction import prediction_facts
 
-    found = _prediction(options)
-    model = Path(options.model) if options.model.endswith(".xmodel") else None
+    model = named_file(options.model)
+    found = _prediction(options, model)
     power = board_power(options.board, model=model, given=options.measured)
     facts = prediction_facts(options.model, found, power, options.threads)
     if options.json:
@@ -273,14 +274,14 @@ def predict(options: PredictOptions) -> int:
     return DONE
 
 
-def _prediction(options: PredictOptions) -> Prediction:
+def _prediction(options: PredictOptions, model: Path | None) -> Prediction:
     from tutelage.dpu.predict.latency import predict
     from tutelage.dpu.predict.prediction import predict_file
 
-    if options.model.endswith(".xmodel"):
+    if model is not None:
         if options.input is not None:
             raise TutelageError("--input is for networks; an .xmodel has its own input shape")
-        return predict_file(Path(options.model), options.board)
+        return predict_file(model, options.board)
     with needs("host"):
         from tutelage.host.explore.network_operations import create_operations
     return predict(create_operations(options.model, options.input or DEFAULT_INPUT), options.board)

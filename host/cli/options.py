@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tutelage.core.board_profile import DEFAULT_BOARD
+from tutelage.core.model_package import compiled_file
 from tutelage.host.search.storage import DEFAULT_LEASE_SECONDS
+
+
+def xmodel_argument(text: str) -> Any:
+    """Return the argument for an .xmodel, or for a model directory with a compiled one.
+
+    Parameters
+    ----------
+    text : its help
+    """
+    return typer.Argument(
+        metavar="X.xmodel | MODEL",
+        help=f"{text}, or a model directory",
+        parser=lambda path: compiled_file(Path(path)),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 from tutelage.core import board_profile
 from tutelage.core.errors import TutelageError
 from tutelage.core.fingerprint import EMULATOR_DPU_NAME
-from tutelage.core.model_package import COMPILED, compiled_file
+from tutelage.core.model_package import PackageError, compiled_file
 from tutelage.host.compile.target import compiled_for
 from tutelage.host.deploy.service import check_service
 from tutelage.host.ssh.errors import RemoteError
@@ -117,9 +117,10 @@ def check_plan(hosts: Sequence[str], plan: Plan) -> None:
     check_board(plan.board)
     if not plan.model.exists():
         raise DeployUsageError(f"{plan.model}: no such model")
-    if plan.model.is_dir() and not compiled_file(plan.model).is_file():
-        raise DeployUsageError(f"{plan.model}: has no {COMPILED}: first run tutelage compile "
-                               f"{shlex.quote(str(plan.model))}")  # fmt: skip
+    try:
+        compiled_file(plan.model)
+    except PackageError as error:
+        raise DeployUsageError(str(error)) from error
     if plan.plugin is not None and not (plan.plugin.is_file() and plan.plugin.suffix == ".py"):
         raise DeployUsageError(f"--plugin {plan.plugin}: not a Python file")
     try:

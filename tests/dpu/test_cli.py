@@ -53,6 +53,32 @@ def test_inspect_an_amd_model(shared_dir: Path, capsys: pytest.CaptureFixture[st
     assert {"register": "REG_0", "use": "CONST", "bytes": 103_072} in part["memory"]
 
 
+@pytest.mark.parametrize(
+    "command", ["inspect", "diff DEMO", "run --random 1", "disasm", "predict", "check"]
+)
+def test_a_model_directory_is_its_compiled_file(
+    command: str, demo_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *arguments = command.replace("DEMO", str(demo_model)).split()
+    printed = []
+    for path in (demo_model, demo_model.parent):
+        assert main([name, *arguments, "--json", str(path)]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        printed.append({k: v for k, v in facts.items() if k != "model" and "seconds" not in k})
+    assert printed[0] == printed[1]
+
+
+@pytest.mark.parametrize("command", ["inspect", "run --random 1", "predict", "check"])
+def test_a_model_directory_that_is_not_compiled(
+    command: str, demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("quantised.xmodel", "model.toml"):
+        (tmp_path / name).write_bytes(demo_model.with_name(name).read_bytes())
+    assert main([*command.split(), str(tmp_path)]) == 2
+    wanted = f"{tmp_path}: has no model.xmodel: first run tutelage compile {tmp_path}"
+    assert wanted in capsys.readouterr().err
+
+
 def test_both_engines_write_the_same_file(demo_model: Path, images: Path, tmp_path: Path) -> None:
     outs = []
     for engine in ("fast", "reference"):

@@ -168,9 +168,9 @@ class Residence:
         stores : stores on the chip, and one that found no room
         place : the node that found no room
         """
-        # Bank rows times layers with them in use, from this node on.
-        cost = {store: self._words(store) * (max(self.readers[store]) - place + 1)
-                for store in stores}  # fmt: skip
+        cost = {  # bank rows times layers with them in use, from this node on
+            store: self._words(store) * (max(self.readers[store]) - place + 1) for store in stores
+        }
         store = max(cost, key=lambda store: (cost[store], store.name))
         before = self._words(store)
         self.drop(store, max(self.readers[store]))

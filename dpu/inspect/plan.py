@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tutelage.core.text import LONGEST_NAME, shown
-from tutelage.dpu.compiler.board.emit import CONSTANTS
 from tutelage.dpu.compiler.board.layout import ChipMap
+from tutelage.dpu.compiler.board.memory import CONSTANTS
 from tutelage.dpu.compiler.board.network import Node
 from tutelage.dpu.compiler.board.part import Part
 from tutelage.dpu.compiler.board.stages import Operand, Plan, Strip

@@ -9,6 +9,7 @@ from tutelage.dpu.compiler.board.network import Node, View
 from tutelage.dpu.compiler.board.spans import spans_of
 from tutelage.dpu.compiler.board.stages import WHOLE, Save
 from tutelage.dpu.compiler.board.walk import Walk, walk_of
+from tutelage.dpu.isa.machine import Shape
 from tutelage.dpu.ops.engine_layers import (
     AluLayer,
     ConvLayer,
@@ -18,6 +19,7 @@ from tutelage.dpu.ops.engine_layers import (
     WindowLayer,
 )
 from tutelage.dpu.ops.limits import BANK_DEPTH
+from tutelage.dpu.ops.refusal import Refusal
 
 
 def cost_of_column(node: Node, width: int) -> int:
@@ -115,6 +117,23 @@ def reaches_tiles(walk: Walk, tile: int, banks: int) -> bool:
         if end - begin + begin % stride > (ADDRESSES * banks - bank) * stride:
             return False
     return True
+
+
+def tile_rows(node: Node, walk: Walk | None, shape: Shape) -> int:
+    """Return the result rows computed at a time: the engine's, if it can address all inputs.
+
+    Raises
+    ------
+    Refusal
+        A kernel has more rows than an instruction can address.
+    """
+    rows = shape.alu_rows if isinstance(node.layer, AluLayer) else shape.array.rows
+    while walk is not None and rows and not reaches_tiles(walk, rows, shape.array.rows):
+        rows //= 2
+    if not rows:
+        height = walk.kernel[0] if walk else 0
+        raise Refusal(f"a kernel of {height} rows is too large", node.name)
+    return rows
 
 
 ADDRESSES = 4

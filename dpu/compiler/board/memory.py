@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from tutelage.dpu.compiler.board.emit import CONSTANTS, INPUTS, OUTPUTS, WORKSPACE
 from tutelage.dpu.compiler.board.network import Store
 from tutelage.dpu.compiler.board.parameters import Parameters
 from tutelage.dpu.compiler.board.stages import Plan
+
+CONSTANTS, WORKSPACE, INPUTS, OUTPUTS = range(4)
+"""Numbers of the DPU's registers, as assigned by AMD's compiler (measured on its files)."""
 
 MARGIN = 64
 """Free bytes around an input, since LOADs of an augmented first layer extend beyond it."""

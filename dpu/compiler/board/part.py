@@ -12,8 +12,14 @@ import numpy as np
 from tutelage.core.errors import UnsupportedError
 from tutelage.core.fingerprint import describe, dpu_name
 from tutelage.core.fixed_point import Array
-from tutelage.dpu.compiler.board.emit import CONSTANTS, INPUTS, OUTPUTS, WORKSPACE, Emitter
-from tutelage.dpu.compiler.board.memory import place_stores
+from tutelage.dpu.compiler.board.emit import emit
+from tutelage.dpu.compiler.board.memory import (
+    CONSTANTS,
+    INPUTS,
+    OUTPUTS,
+    WORKSPACE,
+    place_stores,
+)
 from tutelage.dpu.compiler.board.network import View, network_of
 from tutelage.dpu.compiler.board.parameters import Parameters
 from tutelage.dpu.compiler.board.plan import plan_network
@@ -79,13 +85,12 @@ def compile_part(subgraph: Subgraph, fingerprint: int, room: int = BANK_DEPTH) -
     plan = plan_network(network, shape, room)
     parameters = _parameters(subgraph, constants)
     sizes = place_stores(plan, parameters)
-    emitter = Emitter(plan, parameters)
-    code = emitter.emit()
-    data = bytes(emitter.parameters.data)
+    code = emit(plan, parameters)
+    data = bytes(parameters.data)
     lengths = {CONSTANTS: len(data), **sizes}
     registers = {register: np.zeros(size, np.int8) for register, size in lengths.items()}
-    set_tokens(code, Machine(shape, registers))
-    return Part(plan, code, emitter.nodes, data, sizes)
+    set_tokens(code.instructions, Machine(shape, registers))
+    return Part(plan, code.instructions, code.nodes, data, sizes)
 
 
 def _parameters(subgraph: Subgraph, constants: dict[str, Array]) -> Parameters:

@@ -97,7 +97,7 @@ def _parameters(subgraph: Subgraph, constants: dict[str, Array]) -> Parameters:
     """Return the constants as laid out in the file; others that the code needs are appended."""
     data = subgraph.get_attr("reg_id_to_parameter_value").get("REG_0", b"")
     parameters = Parameters(bytearray(data))
-    for op in subgraph.get_ops():
+    for op in subgraph.toposort():  # in a fixed order, since the last of equal constants is used
         tensor = op.get_output_tensor()
         if op.get_name() in constants and tensor.has_attr("ddr_addr"):
             parameters.know(constants[op.get_name()], int(tensor.get_attr("ddr_addr")))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from tests.dpu.compiler.test_board_networks import B4096
 from tutelage.core.fingerprint import dpu_parts
 from tutelage.dpu.compiler.board.grouping import Grouping
 from tutelage.dpu.compiler.board.network import Store, network_of
+from tutelage.dpu.compiler.board.part import compile_part
 from tutelage.dpu.compiler.board.pieces import cut_chain
 from tutelage.dpu.compiler.board.residence import Residence
 from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.engine.program import build_program
+from tutelage.dpu.isa.encoding import encode
 from tutelage.dpu.isa.machine import shape_of
 from tutelage.dpu.ops.limits import BANK_DEPTH
 from tutelage.dpu.xmodel.op import Op
+from tutelage.dpu.xmodel.subgraph import Subgraph
 
 
 def _conv(model: CompiledModel, name: str, x: Op, kernel: int = 3) -> Op:
@@ -31,13 +35,17 @@ def _residence(model: CompiledModel, room: int) -> Residence:
 
 
 def _chain(room: int) -> Residence:
-    """Return the decisions for three convolutions, one after the other, of 40x40 pixels."""
+    return _residence(_chain_model(), room)
+
+
+def _chain_model() -> CompiledModel:
+    """Return three convolutions, one after the other, of 40x40 pixels."""
     model = CompiledModel("chain")
     x = model.input("image", [1, 40, 40, 16], 4)
     for name in "abc":
         x = _conv(model, name, x)
     model.output(x)
-    return _residence(model, room)
+    return model
 
 
 def _store(residence: Residence, name: str) -> Store:
@@ -86,3 +94,14 @@ def test_strips_of_a_chain_compute_the_columns_at_their_borders_twice() -> None:
 def test_a_single_strip_has_all_columns() -> None:
     (pieces,) = cut_chain(_chain(room=100), [0, 1, 2], 1)
     assert [(piece.column, piece.columns) for piece in pieces] == [(0, 40)] * 3
+
+
+def test_code_does_not_depend_on_the_order_of_a_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`get_ops` returns a set; the layers of the chain have equal weights at three addresses."""
+    graph = _chain_model().finish()
+    (subgraph,) = dpu_parts(graph)
+    codes = []
+    for ops in (subgraph.toposort(), subgraph.toposort()[::-1]):
+        monkeypatch.setattr(Subgraph, "get_ops", lambda _, ops=ops: ops)
+        codes.append(encode(compile_part(subgraph, B4096).code))
+    assert codes[0] == codes[1]

@@ -26,13 +26,14 @@ PACKAGES = ("app", "board", "core", "dpu", "host", "tutelage")
 
 INTERNAL = {
     "Absent": "a platform of the comparison, which becomes a row",
+    "BanksFull": "planning begins again without a map on the chip",
     "MismatchError": "becomes a ResultsError",
     "NoRoom": "the pipeline tries again",
+    "NotShared": "planning begins again with the stage divided",
     "RecordingError": "the page's answer",
+    "RowsTooLong": "planning begins again with more strips",
     "RunnerError": "the pipeline takes another runner",
     "Refusal": "the compiler leaves the op to the CPU",
-    "_Again": "planning begins again",
-    "_NoRoom": "planning begins again without a map on the chip",
     "_WireError": "becomes an XmodelError",
 }
 """Errors that no command reports, and what becomes of them."""

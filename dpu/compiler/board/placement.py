@@ -36,7 +36,7 @@ _DENSE = ((0, 0),)
 """Lanes of a map whose channels are contiguous."""
 
 
-class NoRoom(Exception):
+class BanksFull(Exception):
     """The banks are full.
 
     Attributes
@@ -68,7 +68,7 @@ class Placement:
 
         Raises
         ------
-        NoRoom, RowsTooLong
+        BanksFull, RowsTooLong
             It finds no room.
         Refusal
             A kernel has more rows than an instruction can address.
@@ -98,7 +98,7 @@ class Placement:
 
         Raises
         ------
-        NoRoom, RowsTooLong
+        BanksFull, RowsTooLong
             It finds no room.
         Refusal
             A row has more pixels than an instruction can load.
@@ -165,7 +165,7 @@ class Placement:
             slots = slots_for(store.height, stride, self.shape.array.rows)
             chip = self._take(store, slots, stride, store.width, groups, None)
             if chip is None:
-                raise NoRoom([*self._stores(), store])
+                raise BanksFull([*self._stores(), store])
             self._chips[store] = chip
         saved = [v for v in node.outputs[1:] if v.store is not store]
         if self.residence.is_saved(store):
@@ -246,7 +246,7 @@ class Placement:
         stores = self._stores()
         if not stores or least * stride * width * groups > self.residence.room:
             raise RowsTooLong
-        raise NoRoom(stores)
+        raise BanksFull(stores)
 
     def _stores(self) -> list[Store]:
         """Return the stores on the chip."""

@@ -21,7 +21,7 @@ from tutelage.dpu.compiler.board.extent import reaches_tiles
 from tutelage.dpu.compiler.board.grouping import Grouping
 from tutelage.dpu.compiler.board.network import Network, Node
 from tutelage.dpu.compiler.board.pieces import NotShared, cut_chain, cut_siblings
-from tutelage.dpu.compiler.board.placement import NoRoom, Placement, RowsTooLong
+from tutelage.dpu.compiler.board.placement import BanksFull, Placement, RowsTooLong
 from tutelage.dpu.compiler.board.residence import Residence
 from tutelage.dpu.compiler.board.split import split_channels
 from tutelage.dpu.compiler.board.stages import Plan, Stage, Strip
@@ -75,7 +75,7 @@ def _place_stages(grouping: Grouping) -> list[Stage] | None:
             return None
         try:
             strips = tuple(_strips(grouping, placement, places))
-        except NoRoom as full:
+        except BanksFull as full:
             grouping.residence.give_up(full.stores, places[-1])
         except RowsTooLong:
             grouping.add_strip(places)

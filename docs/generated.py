@@ -49,7 +49,7 @@ def on_files(files: Any, config: Any) -> Any:
     }
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
-    for name in ("latency.svg", "study.svg", "cifar10/study.svg"):
+    for name in ("latency.svg", "study.svg"):
         picture = str(ROOT / "results" / name)
         files.append(File.generated(config, f"results/{name}", abs_src_path=picture))
     return files

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from tutelage.core.board_profile import DEFAULT_BOARD
-from tutelage.core.model_package import compiled_file
 from tutelage.host.search.storage import DEFAULT_LEASE_SECONDS
 
 
@@ -23,8 +22,14 @@ def xmodel_argument(text: str) -> Any:
     return typer.Argument(
         metavar="X.xmodel | MODEL",
         help=f"{text}, or a model directory",
-        parser=lambda path: compiled_file(Path(path)),
+        parser=_compiled_file,
     )
+
+
+def _compiled_file(path: str) -> Path:
+    from tutelage.core.model_package import compiled_file
+
+    return compiled_file(Path(path))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tutelage.dpu.compiler.board.network import Node, View
 from tutelage.dpu.compiler.board.spans import spans_of
@@ -105,6 +105,13 @@ def result_size(node: Node) -> tuple[int, int]:
     if isinstance(node.layer, WindowLayer):
         return node.layer.output
     return node.outputs[0].height, node.outputs[0].width
+
+
+def strip_columns(width: int, strips: int) -> Iterator[tuple[int, int]]:
+    """Yield the first column and the number of columns of each strip of a map."""
+    each = -(-width // strips)
+    for first in range(0, width, each):
+        yield first, min(each, width - first)
 
 
 def reaches_tiles(walk: Walk, tile: int, banks: int) -> bool:

@@ -16,6 +16,7 @@ from tutelage.dpu.compiler.board.extent import (
     cost_of_column,
     fit_together,
     result_size,
+    strip_columns,
     walk_alike,
     whole_walk,
 )
@@ -115,10 +116,8 @@ class Grouping:
         if self.are_siblings(places):
             return 0.0
         done = whole = 0.0
-        width = self._width(places)
-        each = -(-width // count)
-        for begin in range(0, width, each):
-            first, columns = begin, min(each, width - begin)
+        for begin, columns in strip_columns(self._width(places), count):
+            first = begin
             for node in reversed(self.nodes(places)):
                 cost = cost_of_column(node, self.residence.shape.width)
                 done += cost * columns

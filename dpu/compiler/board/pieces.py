@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tutelage.dpu.compiler.board.extent import phase_of, result_size, whole_walk
+from tutelage.dpu.compiler.board.extent import phase_of, result_size, strip_columns, whole_walk
 from tutelage.dpu.compiler.board.network import Node
 from tutelage.dpu.compiler.board.residence import Residence
 from tutelage.dpu.compiler.board.walk import Feed, Walk, columns, dilated, feed, walk_of
@@ -93,9 +93,7 @@ def _ranges(width: int, strips: int) -> Iterator[_Range | None]:
     if strips == 1:
         yield None
         return
-    each = -(-width // strips)
-    for first in range(0, width, each):
-        yield first, min(each, width - first)
+    yield from strip_columns(width, strips)
 
 
 def _piece(residence: Residence, place: int, wanted: _Range | None) -> Piece:

@@ -67,9 +67,9 @@ class Grouping:
         """Return whether several nodes read the same map from the DDR in the same way."""
         nodes = self.nodes(places)
         view = nodes[0].inputs[0]
-        if len(nodes) == 1 or not fit_together(nodes, self.residence.shape.width):
+        if len(nodes) == 1:
             return False
-        return all(
+        alike = all(
             isinstance(node.layer, ConvLayer)
             and node.layer.dilation == (1, 1)
             and node.inputs[0] == view
@@ -78,6 +78,7 @@ class Grouping:
             and node.outputs[0].store not in self.residence.rings
             for place, node in zip(places, nodes, strict=True)
         )
+        return alike and fit_together(nodes, self.residence.shape.width)
 
     # -- strips ------------------------------------------------------------------------------
 

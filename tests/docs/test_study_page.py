@@ -1,0 +1,65 @@
+"""The study's page: the accuracies in its tables are those of the kept studies."""
+
+from __future__ import annotations
+
+import csv
+import re
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tutelage.host.train.study_judge import judged, read_judge
+from tutelage.host.train.study_results import summary
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs/explanation/study.md"
+STUDIES = {"Fashion-MNIST": "results"}
+"""Directories of study.csv by the headings of the page."""
+
+_METHOD = re.compile(r"`([^`]+)`")
+_BITS = re.compile(r"W\dA\d")
+_ACCURACY = re.compile(r"(\d+\.\d+)(?: ± (\d+\.\d+))?")
+
+
+def _sections() -> dict[str, list[str]]:
+    """Return the page's lines by heading."""
+    found: dict[str, list[str]] = {}
+    heading = ""
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            heading = line[3:]
+        found.setdefault(heading, []).append(line)
+    return found
+
+
+def _cells(lines: list[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield (method, bits, text) for the rows of tables that name a method in backticks."""
+    heads: list[str] = []
+    for line in lines:
+        if not line.startswith("|"):
+            heads = []
+            continue
+        cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
+        heads = heads or cells
+        if method := _METHOD.search(cells[0]):
+            yield from ((method[1], bits, text) for bits, text in zip(heads, cells, strict=True)
+                        if _BITS.fullmatch(bits) and text)  # fmt: skip
+
+
+@pytest.mark.parametrize("heading", STUDIES)
+def test_accuracies_are_those_of_the_study(heading: str) -> None:
+    folder = ROOT / STUDIES[heading]
+    with (folder / "study.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["cell"]: row for row in csv.DictReader(file)}
+    found = summary(judged(rows, read_judge(folder)))
+    shown = list(_cells(_sections()[heading]))
+    assert len(shown) > 10
+    for method, bits, text in shown:
+        values = found[method, bits]
+        match = _ACCURACY.fullmatch(text)
+        assert match, (method, bits, text)
+        assert match[1] == f"{statistics.mean(values):.2f}", (method, bits)
+        spread = f"{statistics.stdev(values):.2f}" if len(values) > 1 else None
+        assert match[2] == spread, (method, bits)

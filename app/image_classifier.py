@@ -88,8 +88,9 @@ class ImageClassifier:
 
         Returns
         -------
-        Result whose `top` has (label, confidence 0..1) of the best classes, best first. A frame
-        that its source could not read gives a result with `error` and no classes
+        Result
+            `top` has (label, confidence 0..1) of the best classes, best first. A frame that its
+            source could not read gives a result with `error` and no classes
 
         Raises
         ------
@@ -128,7 +129,8 @@ class ImageClassifier:
 
         Returns
         -------
-        float32 outputs, (classes,) or (N, classes)
+        np.ndarray
+            float32 outputs, (classes,) or (N, classes)
 
         Raises
         ------

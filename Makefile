@@ -2,12 +2,12 @@
 # make setup   install everything, including PyTorch, into .venv
 # make demo    install the emulation's dependencies and classify real images on the emulated DPU
 # make test    install everything and run the quick tests
-# make test-all   run every test, also the slow ones, those of the documentation and the stand-in board
+# make test-all   run every test, also the slow ones, those of the documentation and the simulated board
 # make test-slow, test-others   run a part of them: the quick and the slow tests, or the others
 # make coverage   run the quick tests and print how much of the code they run in their own process
 # make test-board PYTHON=python3.10   run test-board-versions and test-board-full
 # make test-board-versions PYTHON=python3.10   test app/ and board/ with the board's versions of packages
-# make test-board-full   deploy to an arm64 stand-in board (as root; built once, 3 minutes)
+# make test-board-full   deploy to an arm64 simulated board (as root; built once, 3 minutes)
 # make test-docs   run every command of the documentation, in a fresh copy, and check its longer claims
 # make fuzz    test every reader with damaged files, with new seeds, for SECONDS=900
 # make load    run 100,000 jobs in 32 threads on the emulation and compare every output (JOBS=...)
@@ -115,14 +115,14 @@ test-board: test-board-versions test-board-full
 test-board-versions: $(BOARD_VENV)/stamp
 	$(BOARD_VENV)/bin/python -m pytest tests/app tests/board
 
-# Deployments to a stand-in board under qemu-user. Its arm64 root is kept in the user's cache; if it
+# Deployments to a simulated board under qemu-user. Its arm64 root is kept in the user's cache; if it
 # cannot be built, its tests are skipped with the reason.
 test-board-full: $(VENV)/all.stamp
-	@echo "the stand-in board's arm64 root: built if missing, about 3 minutes"
+	@echo "the simulated board's arm64 root: built if missing, about 3 minutes"
 	@$(BIN)/python -m tests.stand_in_board.arm64_root || echo "the arm64 tests are left out" >&2
 	$(BIN)/python -m pytest -rs -m full_board tests/host
 
-# Takes minutes. The stand-in board's commands need root and are skipped without it.
+# Takes minutes. The simulated board's commands need root and are skipped without it.
 test-docs: $(VENV)/all.stamp
 	$(BIN)/python -m pytest -rs -m docs
 

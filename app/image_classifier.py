@@ -68,7 +68,7 @@ class ImageClassifier:
         engine: str | None = None,
     ) -> None:
         if top < 1:
-            raise ValueError(f"top is {top}; at least one class is in a result")
+            raise ValueError(f"top is {top}; it must be at least 1")
         path = default_model() if model is None else Path(model)
         classifier = load_classifier(path, None if plugin is None else Path(plugin))
         self.name, self.labels = classifier.name, classifier.labels
@@ -88,8 +88,9 @@ class ImageClassifier:
 
         Returns
         -------
-        Result whose `top` has (label, confidence 0..1) of the best classes, best first. A frame
-        that its source could not read gives a result with `error` and no classes
+        Result
+            `top` has (label, confidence 0..1) of the best classes, best first. A frame that its
+            source could not read gives a result with `error` and no classes
 
         Raises
         ------
@@ -128,7 +129,8 @@ class ImageClassifier:
 
         Returns
         -------
-        float32 outputs, (classes,) or (N, classes)
+        np.ndarray
+            float32 outputs, (classes,) or (N, classes)
 
         Raises
         ------
@@ -171,7 +173,7 @@ def _make_runner(lane: Lane, engine: str | None) -> None:
         return
     provider = find_provider()
     if not provider.is_emulation:
-        raise ModelError(f"engine {engine!r} is the emulation's; this is a DPU")
+        raise ModelError(f"engine {engine!r} is for the emulation; this machine has a DPU")
     provider.vart.set_engine(engine)
     try:
         lane.make_runner()

@@ -227,7 +227,7 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         "--plugin",
         type=Path,
         metavar="FILE",
-        help="Python file with functions op_<type>(inputs, attrs) for operators run on the CPU",
+        help="Python file with functions op_<type>(inputs, attrs) for CPU ops",
     )
     group.add_argument(
         "--labels", type=Path, metavar="FILE", help="labels, one line for each class"
@@ -238,17 +238,19 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         type=float,
         nargs="+",
         metavar="M",
-        help="subtracted from pixels 0..255; per channel, or one for all",
+        help="mean subtracted from pixels 0..255; per channel, or one for all",
     )
     group.add_argument(
         "--scale",
         type=float,
         nargs="+",
         metavar="S",
-        help="factor of the difference; per channel, or one for all",
+        help="factor applied after subtracting --mean; per channel, or one for all",
     )
     group.add_argument(
-        "--crop", choices=CROPS, help="center: the central part; none: the whole image, stretched"
+        "--crop",
+        choices=CROPS,
+        help="part of an image: center (the central part) or none (the whole image, stretched)",
     )
 
 
@@ -301,8 +303,9 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         type=_threads,
         default=1,
         metavar="N",
-        help="jobs that each runner has at once; default: %(default)s; more help only if VART's "
-        "execute_async returns before its job is done, which it does not on an edge board",
+        help="jobs that each runner has at once; default: %(default)s; larger numbers are useful "
+        "only if VART's execute_async returns before its job is done, which it does not on an edge "
+        "board",
     )
     group.add_argument(
         "--workers",
@@ -345,16 +348,16 @@ def _add_measuring(group: argparse._ArgumentGroup) -> None:
         help="issue frames from memory repeatedly, in one of MLPerf's load patterns",
     )
     group.add_argument(
-        "--duration", type=_positive, metavar="S", help="seconds of a scenario; default: 10"
+        "--duration", type=_positive, metavar="S", help="length of a scenario, s; default: 10"
     )
     group.add_argument(
-        "--qps", type=_positive, metavar="R", help="mean arrivals per second of scenario server"
+        "--qps", type=_positive, metavar="R", help="mean arrivals per second, for scenario server"
     )
     group.add_argument(
         "--latency-bound",
         type=_positive,
         metavar="MS",
-        help="latency that 99%% of the frames of scenario server must not exceed",
+        help="latency that 99%% of the frames must not exceed, for scenario server",
     )
 
 

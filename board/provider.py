@@ -52,7 +52,7 @@ def find_provider() -> Provider:
         return _emulation("no vart/xir on this machine")
     except ImportError as error:
         return _emulation(f"vart/xir do not load: {error}")
-    # `tutelage shim` and the stand-in board replace the real modules.
+    # `tutelage shim` and the simulated board replace the real modules.
     pace = str(getattr(vart, "TUTELAGE_PACE", ""))
     if getattr(vart, "TUTELAGE_EMULATION", False):
         return Provider(xir, vart, True, "emulation (in place of vart/xir)", pace)

@@ -115,7 +115,7 @@ def load(path: str | Path, plugins: str | Path | None = None) -> LoadedModel:
         return _build(path, provider, graph, plugins)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ModelError(f"{path}: the model contradicts itself: {text}") from error
+        raise ModelError(f"{path}: the model is inconsistent: {text}") from error
 
 
 def _provider_or_error() -> Provider:

@@ -30,7 +30,9 @@ class RailProfile:
     Attributes
     ----------
     name : the rail's name, as libsensors reports it on the board
-    driver, address, channel : where Linux exposes it: hwmon name, I2C address, power<channel>_input
+    driver : name of its monitor's driver in hwmon
+    address : I2C address of its monitor
+    channel : number in the file names that Linux exposes, power<channel>_input
     step_watts : resolution of its power readings, W
     volts : nominal (highest) voltage, V
     max_amps : largest current that the regulator or supply can deliver, A
@@ -114,8 +116,8 @@ class ImageProfile:
 
     Attributes
     ----------
-    name : display name
-    pynq, python, system : its versions of PYNQ, Python ("3.10") and Ubuntu ("22.04")
+    name : name and versions for messages
+    pynq, python, system : versions of PYNQ, Python ("3.10") and Ubuntu ("22.04")
     logins : user@host of the image's default logins
     """
 
@@ -206,7 +208,9 @@ def check_board(board: str) -> None:
         There is no such profile.
     """
     if board not in board_names():
-        raise UnknownBoardError(f"no board {board!r}; there are {', '.join(sorted(board_names()))}")
+        raise UnknownBoardError(
+            f"no board {board!r}; choose from {', '.join(sorted(board_names()))}"
+        )
 
 
 def hazards_here(profile: Profile, root: Path = Path("/")) -> list[Hazard]:

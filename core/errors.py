@@ -103,7 +103,7 @@ def contradictions(name: str) -> Iterator[None]:
         raise XmodelError(f"{name}: needs more memory than is available") from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise XmodelError(f"{name}: the model contradicts itself: {text}") from error
+        raise XmodelError(f"{name}: the model is inconsistent: {text}") from error
 
 
 class UnsortedWarning(UserWarning):

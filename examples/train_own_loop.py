@@ -33,7 +33,7 @@ def train(network, parameters, epochs):
 
 network = create("densenet-small", num_classes=len(data.classes))
 train(network, network.parameters(), epochs=8)
-student = tutelage.quantise(network, loader, form=data.form)  # later: freeze_norms(True)
+student = tutelage.quantise(network, loader, form=data.form)
 train(student, tutelage.parameter_groups(student, lr=5e-4), epochs=2)
 torch.save(student.state_dict(), "student.pt")  # resume with student.load_state_dict
 tutelage.export(student, "models/own-loop", labels=data.classes)

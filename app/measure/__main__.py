@@ -106,7 +106,7 @@ def command_line_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="model directory or .xmodel; default: as for classify.py",
     )
-    add("--plugin", type=Path, metavar="FILE", help="operators for the CPU, as in classify.py")
+    add("--plugin", type=Path, metavar="FILE", help="CPU ops, as in classify.py")
     add("--source", metavar="URI", help="images; default: the model's own, or else the demo's")
     add(
         "--scenario",
@@ -127,7 +127,7 @@ def command_line_parser() -> argparse.ArgumentParser:
         type=_count,
         default=1,
         metavar="N",
-        help="measure all steps N times, interleaved",
+        help="measure all steps N times, interleaved; default: %(default)s",
     )
     for name, default, text in (
         ("seconds", Phases.seconds, "of each measured window"),
@@ -142,15 +142,32 @@ def command_line_parser() -> argparse.ArgumentParser:
             metavar="S",
             help=f"seconds {text}; default: %(default)g",
         )
-    add("--in-flight", type=_count, default=1, metavar="N", help="jobs each runner has at once")
+    add(
+        "--in-flight",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="jobs that each runner has at once; default: %(default)s",
+    )
     add(
         "--power",
         choices=("auto", *source_names(), "none"),
         default="auto",
         help="power sensor; default: auto",
     )
-    add("--power-rate", type=_rate, default=50.0, metavar="HZ", help="readings per second")
-    add("--board", choices=board_names(), default=board_names()[0], help="profile of the board")
+    add(
+        "--power-rate",
+        type=_rate,
+        default=50.0,
+        metavar="HZ",
+        help="power readings per second; default: %(default)g",
+    )
+    add(
+        "--board",
+        choices=board_names(),
+        default=board_names()[0],
+        help="profile of the board; default: %(default)s",
+    )
     add(
         "--realtime",
         choices=board_names(),

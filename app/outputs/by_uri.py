@@ -39,7 +39,8 @@ def open_output(
 
     Returns
     -------
-    an open output; a ``with`` block closes it
+    Output
+        The open output; a ``with`` block closes it
 
     Raises
     ------

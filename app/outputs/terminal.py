@@ -172,7 +172,7 @@ class LiveTable(Output):
         if gauges.get("dropped"):
             parts.append(f"{gauges['dropped']} dropped")
         if self._labelled:
-            parts.append(f"{self._correct / self._labelled:.1%} right")
+            parts.append(f"{self._correct / self._labelled:.1%} correct")
         if gauges.get("dpu_utilisation") is not None:
             parts.append(f"DPU {gauges['dpu_utilisation']:.0%}")
         if gauges.get("total_watts") is not None:

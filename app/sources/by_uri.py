@@ -30,7 +30,8 @@ def open_source(
 
     Returns
     -------
-    an open source, which yields its frames; a ``with`` block closes it
+    FrameSource
+        The open source, which yields its frames; a ``with`` block closes it
 
     Raises
     ------

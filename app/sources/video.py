@@ -49,7 +49,7 @@ class VideoSource(FrameSource):
         if self._closed:
             return
         if index == 0:
-            raise SourceError(f"{self.name}: OpenCV can decode no frame of it")
+            raise SourceError(f"{self.name}: OpenCV cannot decode any of its frames")
         self._read_to_end = index
 
     def reads(self, path: Path) -> bool:

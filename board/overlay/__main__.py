@@ -42,7 +42,7 @@ def command_line_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", type=Path, metavar="X.xmodel", help="check that it fits the DPU")
     parser.add_argument(
-        "--plugin", type=Path, metavar="ops.py", help="custom CPU operators of the model"
+        "--plugin", type=Path, metavar="ops.py", help="Python file with the model's CPU ops"
     )
     parser.add_argument("--fix", action="store_true", help="repair vart.conf, and keep a backup")
     return parser

@@ -112,21 +112,19 @@ class Belief:
 
     def _text(self, finding: str, volts: float, amps: float, watts: float, own: bool) -> str:
         """Return the message of a finding: reading, expected value and consequence."""
-        product = f"{_short(volts)} V x {_short(amps)} A"
-        read = f"reads {_short(watts)} W beside {product}" if own else f"reads {product}"
-        known = not math.isnan(volts * amps)
-        is_ = f", which is {_short(volts * amps)} W" if known else ""
-        if own and not known:
-            read = f"reads {_short(watts)} W"
+        product, power = f"{_short(volts)} V x {_short(amps)} A", f"{_short(volts * amps)} W"
+        read = f"reads {_short(watts)} W" if own else f"reads {product}"
+        if not math.isnan(volts * amps):
+            read += f" ({product} is {power})" if own else f", which is {power}"
         idle = "" if self._idle is None else f"{_short(self._idle)} W at rest, as published"
         if finding == PRODUCT:
-            return f"{read}{is_}: the product is used instead of the reading"
+            return f"{read}: the product is used instead of the reading"
         if finding == _LOW:
-            return f"{read}{is_}, but the board takes {idle}: the reading is used anyway"
+            return f"{read}, but the board takes {idle}: the reading is used anyway"
         if self._rail.least_watts:
             least = f"at least {_short(self._rail.least_watts)} W are expected"
-            return f"{read}{is_}; {least} ({idle}): the rail is not measured"
-        return f"{read}{is_}: the rail is not measured"
+            return f"{read}; {least} ({idle}): the rail is not measured"
+        return f"{read}: the rail is not measured"
 
     def _advice(self) -> str:
         right = self._rail.shunt_ohms

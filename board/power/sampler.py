@@ -375,11 +375,12 @@ class Power:
 
         Returns
         -------
-        source, reason, total_rail; rails (name -> `RailFigures` as dict); doubts (rail and text,
-        see `doubts`); watts, joules and error_joules of the total rail; joules_per_frame,
-        joules_per_frame_above_idle; samples, achieved rate_hz; jitter_ms, the delay of samples
-        (p50 and p99 of those kept, max of all); missed, the number of samples skipped because the
-        previous one took too long. Figures that were not measured are None.
+        dict[str, Any]
+            source, reason, total_rail; rails (name -> `RailFigures` as dict); doubts (rail and
+            text, see `doubts`); watts, joules and error_joules of the total rail;
+            joules_per_frame, joules_per_frame_above_idle; samples, achieved rate_hz; jitter_ms, the
+            delay of samples (p50 and p99 of those kept, max of all); missed, the number of samples
+            skipped because the previous one took too long. Figures that were not measured are None.
         """
         window = self._window(start, end)
         rails = self._figures(window)
@@ -442,8 +443,9 @@ class Power:
 
         Returns
         -------
-        names of the columns, "time_s" and the rails; float64 (samples, columns), oldest first, W,
-        NaN without a plausible reading
+        tuple[tuple[str, ...], Floats]
+            Names of the columns, "time_s" and the rails; float64 (samples, columns), oldest first,
+            W, NaN without a plausible reading
         """
         names = ("time_s", *self.rails)
         if self._schedule is None:

@@ -159,5 +159,5 @@ class DataRecorder:
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"pynq has no {name}")
-    text = f"pynq.{name}: only get_rails and DataRecorder have a stand-in off the board"
+    text = f"pynq.{name}: only get_rails and DataRecorder are emulated"
     raise AttributeError(text)

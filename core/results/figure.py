@@ -18,13 +18,14 @@ class Figure:
 
     Attributes
     ----------
-    value : None if it was not measured, or if only the range is known
+    value : the figure; None if it was not measured, or if only the range is known
     low, high : the interval's ends; None without an interval
     coverage : probability that the interval contains the true value; None if unknown, as for a
         prediction's range
     n : number of values (repetitions, sections of a window) behind the figure and its interval
-    unit : such as "ms"
-    kind : MEASURED if it was timed or read from a sensor, else PREDICTED or GIVEN
+    unit : the unit, such as "ms"
+    kind : "measured" if it was timed or read from a sensor, else "predicted" or "given by the
+        user"
     sensor_error : bound of the error of the readings themselves, in addition to the interval and
         in the same unit; None if unknown
     """

@@ -29,7 +29,13 @@ _WHAT = "a measured run"
 
 @dataclass(frozen=True)
 class Concern:
-    """A reason to doubt figures: a short name and a one-line explanation."""
+    """A reason to doubt figures.
+
+    Attributes
+    ----------
+    name : short name, such as "hot"
+    text : explanation, in one line
+    """
 
     name: str
     text: str
@@ -37,7 +43,13 @@ class Concern:
 
 @dataclass(frozen=True)
 class SensorWarning:
-    """A reason to doubt a rail's readings, in one line that begins with the rail's name."""
+    """A reason to doubt a rail's readings.
+
+    Attributes
+    ----------
+    rail : name of the rail
+    text : explanation, in one line that begins with the rail's name
+    """
 
     rail: str
     text: str
@@ -45,7 +57,18 @@ class SensorWarning:
 
 @dataclass
 class MachineFacts:
-    """The machine: `tutelage.board.system.board_facts`, with package versions and the release."""
+    """The machine that was measured.
+
+    Attributes
+    ----------
+    board : the board's model in its device tree; None on a PC
+    machine : architecture of the processor, such as "aarch64"
+    cpus : number of processors
+    image : name of the system in /etc/os-release
+    kernel, python, numpy, opencv : versions
+    packages : versions of further packages
+    release : name of the deployed release; None without one
+    """
 
     board: str | None = None
     machine: str | None = None
@@ -66,7 +89,13 @@ class MachineFacts:
 
 @dataclass(frozen=True)
 class Pace:
-    """What determines the time of jobs, in `text`; `measured` is True for a DPU only."""
+    """What determines the time of jobs.
+
+    Attributes
+    ----------
+    measured : whether it is a DPU
+    text : description
+    """
 
     measured: bool
     text: str
@@ -74,7 +103,14 @@ class Pace:
 
 @dataclass(frozen=True)
 class Clocks:
-    """Governor and highest clock of the CPUs; clock of the DPU by the profile, and its cores."""
+    """The clocks of CPUs and DPU.
+
+    Attributes
+    ----------
+    governor : CPU frequency governor
+    highest_mhz : highest clock of the CPUs
+    dpu_nominal_mhz, dpu_cores : clock and number of cores of the DPU by the board's profile
+    """
 
     governor: str | None = None
     highest_mhz: float | None = None
@@ -84,7 +120,18 @@ class Clocks:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The model: its location, target, input and origin."""
+    """The model.
+
+    Attributes
+    ----------
+    name : name of the model
+    target : the DPU or emulator that it is compiled for, as text
+    path : path of the .xmodel, as far as it is shown
+    dpu : name of the DPU in the file
+    input : shape of the input, NHWC
+    sha256 : SHA-256 of the .xmodel
+    provenance : [provenance] of model.toml
+    """
 
     name: str
     target: str
@@ -97,7 +144,13 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """The source of the frames, and the number of distinct images."""
+    """The images.
+
+    Attributes
+    ----------
+    source : source of the frames
+    count : number of distinct images
+    """
 
     source: str
     count: int
@@ -105,7 +158,16 @@ class ImageFacts:
 
 @dataclass
 class PowerSource:
-    """The source of power readings; if it is "none", `reason` says why."""
+    """The source of power readings.
+
+    Attributes
+    ----------
+    source : name of the source; "none" if power is not measured
+    reason : description of the source, or why power is not measured
+    rails : names of the measured rails
+    total_rail : the rail that feeds the whole board; None without one
+    doubts : reasons to doubt readings
+    """
 
     source: str = "none"
     reason: str = ""
@@ -116,7 +178,14 @@ class PowerSource:
 
 @dataclass(frozen=True)
 class IdleResults:
-    """The whole board's power at idle, from start_s to end_s."""
+    """The whole board's power at idle.
+
+    Attributes
+    ----------
+    watts : mean power
+    start_s, end_s : start and end, s
+    concerns : reasons to doubt the figure
+    """
 
     watts: Figure
     start_s: float = 0.0
@@ -126,7 +195,12 @@ class IdleResults:
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Latencies that 50, 90 and 99 % of the frames do not exceed, ms."""
+    """Percentiles of the latency.
+
+    Attributes
+    ----------
+    p50, p90, p99 : latency that 50, 90 and 99 % of the frames do not exceed, ms
+    """
 
     p50: Figure = field(default_factory=Figure)
     p90: Figure = field(default_factory=Figure)
@@ -135,7 +209,13 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class Latencies(Percentiles):
-    """Latencies of a window, ms; `max` has no interval."""
+    """Latencies of a window.
+
+    Attributes
+    ----------
+    mean : mean latency, ms
+    max : highest latency, ms; it has no interval
+    """
 
     mean: Figure = field(default_factory=Figure)
     max: Figure = field(default_factory=Figure)
@@ -143,7 +223,12 @@ class Latencies(Percentiles):
 
 @dataclass(frozen=True)
 class FrameCounts:
-    """Numbers of frames whose results were delivered within a window."""
+    """Numbers of frames whose results were delivered within a window.
+
+    Attributes
+    ----------
+    classified, failed : numbers of frames
+    """
 
     classified: int = 0
     failed: int = 0
@@ -155,10 +240,15 @@ class PowerResults:
 
     Attributes
     ----------
-    source, reason, total_rail, doubts : as in `PowerSource`
-    watts, joules_per_frame, fps_per_watt : also above `idle`, the power at idle
-    samples, rate_hz, jitter_ms, missed : regularity of the sampler
-    rails : figures of each rail
+    watts, joules_per_frame, fps_per_watt : mean power, W, energy of a frame, J, and frames per
+        second and watt
+    watts_above_idle, joules_per_frame_above_idle, fps_per_watt_above_idle : the same without the
+        power at idle
+    idle : the power at idle that was subtracted
+    source, reason, total_rail, doubts : as in `power` of the whole run
+    rails : figures of each rail, by name
+    samples, rate_hz, jitter_ms, missed : number and rate of samples, their delay, and the number
+        of samples that were skipped
     """
 
     watts: Figure = field(default_factory=Figure)
@@ -185,7 +275,11 @@ class StepWindow:
 
     Attributes
     ----------
-    scenario, threads, qps, bound_ms, repetition : see `tutelage.app.measure.plan.Step`
+    name : the step as text, such as "offline, 4 threads"
+    scenario : "single-stream", "offline" or "server"
+    threads : number of threads, each with a runner
+    qps, bound_ms : arrivals per second and latency bound of "server"
+    repetition : 1, 2, ... if all steps are repeated
     start_s, end_s : start and end of the window, s
     """
 
@@ -209,8 +303,10 @@ class WindowFigures:
     sections : number of sections that the window was cut into for the intervals; None: too few
         frames
     fps : frames per second
+    latency_ms : latencies of the frames
     stages_ms : p50 and p99 of each stage of the pipeline
     drift : relative rise of the speed in the window's second half; None if not significant
+    power : power and energy
     """
 
     frames: FrameCounts = field(default_factory=FrameCounts)
@@ -229,7 +325,8 @@ class StepResults(WindowFigures, StepWindow):
     Attributes
     ----------
     dpu_utilisation : fraction of the window in which the DPU's cores had jobs
-    realtime : report of `tutelage.board.realtime.Realtime.report`, if the emulation was paced
+    realtime : board, predicted time of a job (job_ms) and number of late jobs, if the emulation
+        was slowed down to a board's speed
     conditions : minimum, mean and maximum of each reading of the machine's state
     concerns : reasons to doubt the figures
     """
@@ -242,7 +339,14 @@ class StepResults(WindowFigures, StepWindow):
 
 @dataclass(kw_only=True)
 class Outcome:
-    """The end of a measurement or comparison: the fields present even in a refused one's file."""
+    """The end of a measurement or comparison: the fields present even in a refused one's file.
+
+    Attributes
+    ----------
+    state : "running", "done", "refused", "stopped", "failed" or "broken off"
+    error : reason, if the state is not as planned
+    started : start time (ISO 8601) by the clock of the initiator
+    """
 
     state: str
     error: str | None = None
@@ -255,16 +359,21 @@ class RunResults(Outcome):
 
     Attributes
     ----------
-    state, error : how it ended, and the reason if not as planned
-    started, machine_clock : start time (ISO 8601) by the clock of the initiator and of the machine
+    machine_clock : start time by the clock of the machine
     seconds : duration of the measurement, s
     provider : what runs the model
     emulation : whether the provider is the emulation
     realtime : board whose speed the emulation reproduces
+    pace : what determines the time of jobs
+    machine, model, images : what was measured
+    overlay : VART's configuration, and the SHA-256 of the DPU's xclbin
+    clocks : clocks of CPUs and DPU
+    in_flight : jobs that each runner has at once
     phases : lengths of the plan's phases, s
     accepted : names of the concerns that the user accepted
     power : source of power readings
-    idle : power at idle, "before" and "after"
+    idle : power at idle, "before" and "after" the steps
+    steps : the steps with their figures
     notes : further remarks
     """
 

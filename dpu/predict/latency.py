@@ -120,7 +120,8 @@ class LayerTime:
 
     Attributes
     ----------
-    seconds : total time
+    stage : the layer and its operations
+    seconds : total time, s
     computing, parameters, maps, start : time for computing, for loading parameters, for loading
         and saving maps, and for what does not overlap with anything, s; all but the last overlap
     """

@@ -95,7 +95,7 @@ def _subject(model: Path, options: BenchOptions) -> tuple[Subject, Images]:
 def _settings(options: BenchOptions) -> BenchSettings:
     for name in options.platforms:
         if name not in CATALOGUE:
-            raise BenchUsageError(f"no platform {name!r}; there are {', '.join(CATALOGUE)}")
+            raise BenchUsageError(f"no platform {name!r}; choose from {', '.join(CATALOGUE)}")
     try:
         check_board(options.board)
     except UnknownBoardError as error:

@@ -37,7 +37,7 @@ def check_rows(watts: dict[str, float], rows: Sequence[str]) -> None:
     """Raise BenchUsageError if watts are given for a row that does not exist."""
     for name in watts:
         if name not in rows:
-            raise BenchUsageError(f"--watts {name}=...: no such row; there are {', '.join(rows)}")
+            raise BenchUsageError(f"--watts {name}=...: no such row; choose from {', '.join(rows)}")
 
 
 def give_watts(row: BenchRow, watts: float) -> None:

@@ -259,10 +259,10 @@ def load_images(subject: Subject, where: str, limit: int) -> Images:
         return _of_data_set(subject.data, limit)
     if where == OWN_DATA:
         raise BenchUsageError(f"{subject.path}: a model directory has no data set: give a "
-                              "directory of images by --images")  # fmt: skip
+                              "directory of images with --images")  # fmt: skip
     folder = Path(where) if where else subject.path / "images"
     if not folder.is_dir():
-        hint = "" if where else ": give a directory of images by --images"
+        hint = "" if where else ": give a directory of images with --images"
         raise BenchUsageError(f"{folder}: no such directory{hint}")
     return _of_folder(folder, subject, limit)
 

@@ -64,7 +64,9 @@ class BenchOptions(BoardOptions, JsonOptions):
             "of the run"
         ),
     ] = ""
-    limit: Annotated[int, typer.Option(min=0, help="most images to classify; 0: all")] = 1000
+    limit: Annotated[
+        int, typer.Option(min=0, help="largest number of images to classify; 0: all")
+    ] = 1000
     repetitions: Annotated[
         int, typer.Option(min=1, help="number of repetitions, each of which measures all platforms")
     ] = 6
@@ -153,7 +155,7 @@ class ReportOptions(BoardOptions):
 def report(options: ReportOptions) -> int:
     """Write a page about a model.
 
-    It has the model's accuracy, its training run, its cost on the board, measured runs and a
+    The page has the model's accuracy, its training run, its cost on the board, measured runs and a
     comparison; missing results are listed with the command that creates them. The page has no
     scripts and works offline. The DPU of --board is predicted.
     """
@@ -256,7 +258,7 @@ def _sampling(options: ExploreOptions) -> Sampling | None:
 
     if not options.trials:
         if options.storage:
-            raise StorageUsageError("--storage shares trials: give their number by --trials")
+            raise StorageUsageError("--storage shares trials: give their number with --trials")
         return None
     shared = Shared(options.storage, options.lease) if options.storage else None
     jobs = options.jobs or len(os.sched_getaffinity(0))

@@ -41,7 +41,7 @@ class OverlayOptions(JsonOptions):
     ] = None
     url: Annotated[
         str,
-        typer.Option(help="https address to download the files from, instead of the publisher's"),
+        typer.Option(help="HTTPS address to download the files from, instead of the publisher's"),
     ] = ""
 
 
@@ -185,7 +185,7 @@ class WindowOptions:
     ] = 30.0
     cool_down: Annotated[float, typer.Option(min=0.1, help="pause between windows, s")] = 20.0
     power: Annotated[
-        str, typer.Option(help="power source on the board, see its application's --help")
+        str, typer.Option(help="power sensor on the board: auto, pmbus, hwmon, rapl, nvml or none")
     ] = "auto"
     source: Annotated[
         str, typer.Option(help="images on the board to classify; default: those of the model")

@@ -47,7 +47,7 @@ class ExportOptions(JsonOptions):
 def export(options: ExportOptions) -> int:
     """Write a model directory.
 
-    It contains quantised.xmodel, model.onnx and model.toml.
+    The directory has quantised.xmodel, model.onnx and model.toml.
     """
     from tutelage.host.export.model_directory import export as run
 

@@ -31,7 +31,8 @@ class TrainedOptions:
     skip: Annotated[
         list[str],
         typer.Option(
-            metavar="PREFIX", help="prefix of tensors that --weights does not have; repeatable"
+            metavar="PREFIX",
+            help="prefix of tensors not to load from --weights, such as fc.; repeatable",
         ),
     ] = field(default_factory=list)
     images: Annotated[
@@ -55,7 +56,8 @@ class TrainedOptions:
         ),
     ] = field(default_factory=list)
     limit: Annotated[
-        int, typer.Option(min=1, help="most images to calibrate with, and to compare on")
+        int,
+        typer.Option(min=1, help="largest number of images to calibrate with, and to compare on"),
     ] = 200
 
 

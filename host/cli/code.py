@@ -132,7 +132,7 @@ class AsmOptions(JsonOptions):
 
 @command("asm", "code.s -o code.bin")
 def asm(options: AsmOptions) -> int:
-    """Make DPU code from assembly."""
+    """Assemble DPU code."""
     from tutelage.dpu.isa.assembly import assemble
     from tutelage.dpu.isa.encoding import decode, encode
     from tutelage.dpu.isa.formats import ISAS

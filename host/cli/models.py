@@ -61,7 +61,7 @@ class ImageOptions(PluginOptions):
         list[float],
         SEVERAL,
         typer.Option(
-            metavar="S...", help=f"factor by which to multiply then, by channel{_BESIDE} 1"
+            metavar="S...", help=f"factor applied after subtracting the mean, by channel{_BESIDE} 1"
         ),
     ] = field(default_factory=list)
 

@@ -100,8 +100,8 @@ class ReleaseOptions:
         Path | None,
         typer.Option(
             metavar="OPS.py",
-            help="Python file with the model's operators for the CPU; default of measure: the one "
-            "that is deployed with the model",
+            help="Python file with the model's CPU ops; default of measure: the one that is "
+            "deployed with the model",
         ),
     ] = None
 

@@ -154,7 +154,7 @@ def _made_for(part: Subgraph, target: Target) -> str:
     wanted = " or ".join(f"{key:#x} ({text})" for key, text in target.fingerprints.items())
     raise CompileError(
         f"the result is for {made}, not for the {target.name}, whose DPU has {wanted}: "
-        f"give the {target.name}'s arch.json by --arch FILE"
+        f"give the {target.name}'s arch.json with --arch FILE"
     )
 
 

@@ -256,11 +256,11 @@ def _read_quantised(path: Path) -> Graph:
 def _check_output(source: CompileSource, output: Path) -> None:
     """Raise CompileUsageError if the result would overwrite the source, or another model."""
     if output.exists() and not output.is_dir():
-        raise CompileUsageError(f"{output}: not a directory: give a directory by --output")
+        raise CompileUsageError(f"{output}: not a directory: give a directory with --output")
     result = output / COMPILED
     if result.exists() and result.samefile(source.path):
         raise CompileUsageError(
-            f"{source.path}: the result would overwrite it: give another directory by --output"
+            f"{source.path}: the result would overwrite it: give another directory with --output"
         )
     if source.description is None and (output / DESCRIPTION).exists():
         raise CompileUsageError(

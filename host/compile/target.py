@@ -64,8 +64,8 @@ class Target:
         """
         if not self.fingerprints:
             raise CompileUsageError(
-                f"the fingerprint of the {self.name}'s DPU is not known: give the number by "
-                "--target, or the board's arch.json by --arch"
+                f"the fingerprint of the {self.name}'s DPU is not known: give the number with "
+                "--target, or the board's arch.json with --arch"
             )
         return next(iter(self.fingerprints))
 

@@ -89,7 +89,7 @@ def find_compiler(
         There is none; the text says how to get it.
     """
     if program is not None and image is not None:
-        raise CompileUsageError("--compiler and --image exclude each other")
+        raise CompileUsageError("--compiler and --image cannot be used together")
     if program is not None:
         found = shutil.which(str(program.absolute()))
         if found is None:
@@ -224,7 +224,7 @@ def run_compiler(
         try:
             status = process.wait(limit or None)
         except subprocess.TimeoutExpired:
-            hint = "give more by --timeout, or 0 for no limit"
+            hint = "give more with --timeout, or 0 for no limit"
             raise CompileError(
                 f"{PROGRAM} took more than {limit:g} s; {hint}; log: {log}"
             ) from None
@@ -277,10 +277,10 @@ _EXPLANATIONS = (
      "this image does not have the compiler where AMD's PyTorch images do; give one of these by "
      "--image"),
     (r"No such image|image not known|Unable to find image",
-     "the image no longer exists; pull it again, or give another by --image"),
+     "the image no longer exists; pull it again, or give another with --image"),
     (r"arch\.json.*(No such file|does not exist|not found|cannot open|Failed to open)"
      r"|(No such file|not exist|not found|annot open|ailed to open)\S*.*arch\.json",
-     "the compiler did not find its target file arch.json; give the board's by --arch FILE"),
+     "the compiler did not find its target file arch.json; give the board's with --arch FILE"),
     (r"unrecognized argument|no such option|nrecogni[sz]ed option|invalid option|unknown option",
      "this compiler lacks an option that those of Vitis AI 2.5 and 3.0 have; use one of these"),
     (r"bad_alloc|out of memory|Cannot allocate memory|MemoryError",
@@ -291,7 +291,7 @@ _EXPLANATIONS = (
      "AMD's UG1414 those of the DPU"),
     (r"(invalid|unknown|unsupported) (dpu )?(fingerprint|target|arch)"
      r"|fingerprint.{0,40}\b(invalid|unknown|not (found|supported|registered))",
-     "the compiler does not support this DPU; give the arch.json of its release by --arch FILE"),
+     "the compiler does not support this DPU; give the arch.json of its release with --arch FILE"),
     (r"Permission denied|Read-only file system|No space left",
      "the compiler could not write its result; check permissions and free space of the output"),
     (r"Check failed",

@@ -92,7 +92,7 @@ def _refuse(remote: Remote, what: Measuring) -> None:
     """Raise an error if the board is busy, or its files could not be fetched."""
     running = remote.sh(MEASURING).strip()
     if running:
-        raise MeasureError(f"a measurement is running: {running}: follow it by --attach")
+        raise MeasureError(f"a measurement is running: {running}: follow it with --attach")
     if remote.noise:
         raise RemoteError(f"{remote.host}: {NOISE}; it prints {remote.noise[:60]!r}")
     if "service" not in what.accepted:

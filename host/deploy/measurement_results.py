@@ -75,7 +75,7 @@ def verify(folder: Path) -> None:
             same = False
         if not same:
             raise MeasureError(
-                f"{path}: does not have the board's checksum: fetch it again by --attach"
+                f"{path}: does not have the board's checksum: fetch it again with --attach"
             )
 
 

@@ -18,7 +18,7 @@ _SOCKET_SECONDS = 30
 _FILE_SECONDS = 1800
 _MOST_REDIRECTS = 5
 _CHUNK = 1 << 18
-_HINT = ": download the files by a browser and give their directory by --from"
+_HINT = ": download the files with a browser and give their directory with --from"
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

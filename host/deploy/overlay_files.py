@@ -71,7 +71,7 @@ def place_overlay(
         output directory are unchanged.
     """
     if source is not None and url:
-        raise OverlayUsageError("--from and --url exclude each other")
+        raise OverlayUsageError("--from and --url cannot be used together")
     manifest = read_manifest(board)
     output = manifest.folder / "files" if output is None else output
     pins = verified_before(manifest.folder / PINS)

@@ -85,7 +85,7 @@ def read_manifest(board: str) -> Manifest:
     """
     if board not in overlay_boards():
         raise OverlayUsageError(
-            f"no overlay for {board!r}; there is one for {', '.join(overlay_boards())}"
+            f"no overlay for {board!r}; choose from {', '.join(overlay_boards())}"
         )
     path = OVERLAYS / board / MANIFEST
     table = read_toml(path)

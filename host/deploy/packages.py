@@ -89,7 +89,7 @@ class Packages:
             done = subprocess.run([*command, *wanted], capture_output=True, text=True)
             if done.returncode:
                 raise ReleaseError(f"packages for the board: {telling_line(done.stderr)}: give "
-                                   "their wheels by --wheels DIR")  # fmt: skip
+                                   "their wheels with --wheels DIR")  # fmt: skip
             shutil.rmtree(partial / "all" / "bin", ignore_errors=True)  # scripts for this machine
             try:
                 (partial / "all").rename(folder)

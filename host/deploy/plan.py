@@ -147,5 +147,5 @@ def _check_target(plan: Plan) -> None:
     if "target" not in plan.accepted and compiled_for(path) == EMULATOR_DPU_NAME:
         raise DeployUsageError(
             f"target: {path} is compiled for the emulator, which no board can run: compile it for "
-            f"the board by tutelage compile {shlex.quote(str(plan.model))} --target {plan.board}"
+            f"the board with tutelage compile {shlex.quote(str(plan.model))} --target {plan.board}"
         )

@@ -1,6 +1,6 @@
 """Unit file of the systemd service that runs app/classify.py on a board.
 
-The service runs as the deploying user, or as another by --service-user; as root only by
+The service runs as the deploying user, or as another with --service-user; as root only with
 --service-user root. It gets the groups of the device files of the DPU and the cameras; power
 sensors are readable by everyone. The unit has no secrets: systemd reads the live page's token, and
 a source with a password, from ~/tutelage/web.env, which only the deploying user and root can read.

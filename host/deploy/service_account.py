@@ -43,7 +43,7 @@ def account_of(remote: Remote, place: str, user: str) -> Account:
     Parameters
     ----------
     place : directory of the releases, relative to the home directory
-    user : name given by --service-user; "" for the user who deploys
+    user : name given with --service-user; "" for the user who deploys
 
     Raises
     ------
@@ -58,7 +58,7 @@ def account_of(remote: Remote, place: str, user: str) -> Account:
     if deployer == "root" and not user:
         raise RemoteError(
             "it would run as root, since root deploys: deploy as the board's user, such as "
-            "xilinx@board, or name a user by --service-user (root if necessary)"
+            "xilinx@board, or name a user with --service-user (root if necessary)"
         )
     remote.sh(MAY_SUDO)
     if user not in ("", deployer, "root"):
@@ -83,7 +83,7 @@ def _with_devices(user: str, known: Sequence[str], devices: Sequence[str]) -> Ac
         elif mode & 0o006 != 0o006:
             warnings.append(
                 f"service: {user} cannot open {path} (group {group}, mode {mode:o}): assign it a "
-                "group by a udev rule, or give --service-user root"
+                "group with a udev rule, or give --service-user root"
             )
     return Account(user, tuple(sorted(groups)), tuple(warnings))
 
@@ -92,8 +92,9 @@ def _may_read(user: str, place: str) -> str:
     """Return a shell script that fails if a user cannot enter the directory of the releases."""
     return (
         f"{AS_ROOT}id {user} > /dev/null 2>&1 || "
-        f"{{ echo 'there is no user {user}: create it by useradd --system {user}' >&2; exit 1; }}; "
+        f"{{ echo 'there is no user {user}: create it with useradd --system {user}' "
+        ">&2; exit 1; }; "
         f'$s runuser -u {user} -- test -x "$HOME/{place}" || '
-        f'{{ echo "{user} cannot enter $HOME/{place}: deploy as {user}, or allow it by chmod" '
+        f'{{ echo "{user} cannot enter $HOME/{place}: deploy as {user}, or allow it with chmod" '
         ">&2; exit 1; }"
     )

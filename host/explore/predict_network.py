@@ -31,7 +31,8 @@ def predict_network(
 
     Returns
     -------
-    the prediction, whose times are in seconds
+    Prediction
+        Its times are in seconds
 
     Raises
     ------

@@ -156,7 +156,7 @@ def deployable_graph(
         op, reason = next(iter(outside.items()))
         more = f", and {counted(len(outside) - 1, 'more op')}" if len(outside) > 1 else ""
         raise ExportError(
-            f"{op}: {reason}{more}: change the network, or let the CPU compute it by --allow-cpu"
+            f"{op}: {reason}{more}: change the network, or let the CPU compute it with --allow-cpu"
         )
     return graph, outside
 

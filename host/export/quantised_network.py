@@ -80,7 +80,8 @@ def quantise(
 
     Returns
     -------
-    the quantised network in evaluation mode, in which its outputs equal the DPU's bit for bit
+    Student
+        The quantised network in evaluation mode, in which its outputs equal the DPU's bit for bit
 
     Raises
     ------

@@ -36,7 +36,8 @@ def parameter_groups(
 
     Returns
     -------
-    three dicts with "params", "lr" and "weight_decay", as the optimisers of `torch.optim` take them
+    list[dict[str, Any]]
+        Three dicts with "params", "lr" and "weight_decay", for the optimisers of `torch.optim`
     """
     thresholds = student.thresholds()
     return [

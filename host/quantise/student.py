@@ -89,7 +89,8 @@ class Student(nn.Module):
 
     Raises
     ------
-    UnsupportedOp, ValueError : see trace()
+    UnsupportedOp, ValueError
+        See trace().
     """
 
     widened: Tensor
@@ -277,8 +278,10 @@ class Student(nn.Module):
 
         Raises
         ------
-        TypeError : the number of inputs is wrong, or images are not floating-point (such as uint8)
-        ValueError : images have another size than the student was created for
+        TypeError
+            The number of inputs is wrong, or images are not floating-point (such as uint8).
+        ValueError
+            Images have another size than the student was created for.
         """
         self._check_inputs(images)
         device = images[0].device.type

@@ -67,7 +67,7 @@ def _matrix(names: Sequence[str], matrix: np.ndarray, path: Path) -> Table:
         cells = [Heat(n, min(1.0, max(0, n) / total), k == number) for k, n in enumerate(counts)]
         rows.append([f"{number + 1} {name}", *cells])
     columns = ["true class", *(str(number + 1) for number in range(len(names)))]
-    return Table(columns, rows, path, "Numbers of images; green is right, red is wrong.")
+    return Table(columns, rows, path, "Numbers of images; green is correct, red is wrong.")
 
 
 def _pairs(classes: Sequence[ClassResult], path: Path) -> Table:

@@ -44,11 +44,11 @@ def _host_key(host: str, config: Path | None, changed: bool) -> str:
     reason = "Host key verification failed"
     ssh = shlex.join([*ssh_command(config), host])
     if not changed:
-        return (f"{reason}: the key of {host} is not known: connect once by `{ssh}` and compare "
+        return (f"{reason}: the key of {host} is not known: connect once with `{ssh}` and compare "
                 "the fingerprint with the board's")  # fmt: skip
     return (
         f"{reason}: {host} has another key than before: a new image, another board, or an attack; "
-        f"if you know why, remove the old key by `{_forget(host, config)}`, connect once by "
+        f"if you know why, remove the old key with `{_forget(host, config)}`, connect once with "
         f"`{ssh}` and compare the fingerprint"
     )
 
@@ -75,12 +75,12 @@ def _login(host: str, config: Path | None) -> str:
     locked = [path for path in keys if path.is_file() and _has_passphrase(path)]
     if not locked:
         there = shlex.join(["ssh-copy-id", *(["-F", str(config)] if config else []), host])
-        return f"{reason} with any of your keys: install one by `{there}`"
+        return f"{reason} with any of your keys: install one with `{there}`"
     add = f"ssh-add {shlex.quote(str(locked[0]))}"
     if _agent_status() == _NO_AGENT:
         add = f'eval "$(ssh-agent)" && {add}'
     return (f"{reason}; the key {locked[0]} has a passphrase, which cannot be entered here: load "
-            f"the key into your agent by `{add}`")  # fmt: skip
+            f"the key into your agent with `{add}`")  # fmt: skip
 
 
 def _has_passphrase(key: Path) -> bool:

@@ -87,6 +87,6 @@ def _how_to_set(board: str, ssh_config: Path | None) -> str:
     config = ssh_config or "~/.ssh/config"
     return (
         f"no host for the board {board}: give HOST={logins[0]}{others}, or configure it: in "
-        f'{boards_file()} by [{board}] and host = "{logins[0]}" below it, or in {config} by an '
-        f"entry Host {board} with its HostName"
+        f'{boards_file()} with [{board}] and host = "{logins[0]}" below it, or in {config} with '
+        f"an entry Host {board} that has its HostName"
     )

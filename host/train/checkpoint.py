@@ -95,7 +95,7 @@ def load_weights(network: nn.Module, path: Path, part: str = "student") -> dict[
     """
     parts, state = load(path)
     if part not in parts:
-        raise CheckpointError(f"{path}: has no part {part!r}; there are {', '.join(parts)}")
+        raise CheckpointError(f"{path}: has no part {part!r}; choose from {', '.join(parts)}")
     put(network, parts[part], path)
     return state
 

@@ -134,9 +134,9 @@ class Quantisation:
 
     Attributes
     ----------
-    weights, activations : bits of the weights and of the activations, 2 to 8
-    first, last : bits of the weights and activations of the first and of the last layer, 2 to 8:
-        the images, and the input and output of the last layer, are among them
+    weights, activations : bits of all layers but the first and the last, 2 to 8
+    first, last : bits of the first layer's weights and of the images, and of the last layer's
+        weights, input and output, 2 to 8
     joined : bits of the inputs of a concat, which the DPU stores in 8 bits whatever their number of
         levels; 0: as other activations. In single runs on CIFAR-10, 8 was more accurate at W4A4,
         W3A3 and W2A2
@@ -298,7 +298,7 @@ class Config:
 
     Attributes
     ----------
-    method : float, ptq, qat, qat+kd, sqakd or qkd
+    method : one of float, ptq, qat, qat+kd, sqakd or qkd
     seed : seed of all random numbers of the run
     """
 

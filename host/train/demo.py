@@ -165,7 +165,7 @@ logit of checkpoint, quantised and compiled file is the same. Everything here wa
 - `model.xmodel`, `quantised.xmodel`, `model.onnx`: the network, compiled, quantised, and as ONNX.
 - `model.toml`: labels, preprocessing, provenance, checksums.
 - `images/<label>/<index>.png`: the first {per_class} images of each class of the test
-  set, unchanged; the name is the index in the test set. The network never saw them.
+  set, unchanged; the name is the index in the test set. No network was trained on them.
 
 The checkpoint and its log are in `models/fashion-densenet`.
 

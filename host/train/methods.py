@@ -28,7 +28,8 @@ class Phase:
     name : name of the phase in the log
     share : share of all epochs; the shares of a method need not add up to one
     teacher : "none", "frozen" (evaluation mode, no gradient) or "learns"
-    labels, distil : weights of the cross entropy and of the distillation in the student's loss
+    labels : weight of the cross entropy in the student's loss
+    distil : weight of the distillation in the student's loss
     """
 
     name: str

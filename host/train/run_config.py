@@ -34,7 +34,8 @@ def run_config(
 
     Returns
     -------
-    accuracies on the test set in percent, the history by epoch, and the duration in seconds
+    TrainingResult
+        Accuracies on the test set in percent, the history by epoch, and the duration in seconds
 
     Raises
     ------

@@ -25,6 +25,7 @@ from tutelage.host.search.worker import work
 from tutelage.host.train.config import ConfigError, make_config, read_toml
 from tutelage.host.train.run_identity import WEIGHTS
 from tutelage.host.train.study_cells import (
+    STUDY_KEYS,
     StudyCell,
     cells_of,
     check_study_keys,
@@ -212,7 +213,9 @@ def read_study(path: Path, output: Path) -> Study:
     except ConfigError:  # a ValueError whose text is complete
         raise
     except (KeyError, TypeError, AttributeError, StopIteration, ValueError) as error:
-        raise ConfigError(f"{path}: not a study: {type(error).__name__} {error}") from error
+        is_missing = isinstance(error, KeyError) and error.args[0] in STUDY_KEYS
+        reason = f"{error.args[0]} is missing" if is_missing else f"{type(error).__name__} {error}"
+        raise ConfigError(f"{path}: not a study: {reason}") from error
 
 
 def _check_unique(cells: Iterable[StudyCell]) -> None:

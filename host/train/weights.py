@@ -126,7 +126,7 @@ def load(network: nn.Module, path: Path, part: str = "", skip: Sequence[str] = (
     if not chosen:
         places = ", ".join(shown(fit.name, 60) for fit in fits[:8] if fit.name)
         raise CheckpointError(
-            f"{path}: " + (f"no part {part!r}; there are {places}" if part else "has no tensors")
+            f"{path}: " + (f"no part {part!r}; choose from {places}" if part else "has no tensors")
         )
     best = min(chosen, key=lambda fit: (fit.faults, len(fit.unexpected)))
     if not best.is_whole:

@@ -130,7 +130,7 @@ def _read_torch(path: Path) -> Any:
     raise CheckpointError(
         f"{path}: has Python objects ({shown(', '.join(foreign[:3]))}{more}), and loading these "
         "can run arbitrary code: if you trust the file, load it yourself and save only its tensors "
-        "by torch.save(model.state_dict(), FILE)"
+        "with torch.save(model.state_dict(), FILE)"
     )
 
 

@@ -84,7 +84,7 @@ def test_the_engines_agree(bags: Path) -> None:
 
 
 def test_an_engine_is_for_the_emulation(fake_board: Path, fake_model: Path) -> None:
-    with pytest.raises(ModelError, match="engine 'fast' is the emulation's"):
+    with pytest.raises(ModelError, match="engine 'fast' is for the emulation"):
         ImageClassifier(fake_model, engine="fast")
     net = ImageClassifier(fake_model)
     assert net.classify(np.zeros((9, 9, 3), np.uint8)).label in net.labels

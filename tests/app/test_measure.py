@@ -357,7 +357,7 @@ def test_a_power_of_zero_gives_no_joules(tmp_path: Path, samples: list[Frame], f
     assert "sensor" in [concern.name for concern in step.concerns]
     (warning,) = _run(tmp_path / "a")["power"]["doubts"]
     text = (tmp_path / "a/summary.md").read_text()
-    assert text.count("reads 0 W beside 12.11 V x 1.159 A, which is 14.04 W") == 1
+    assert text.count("reads 0 W (12.11 V x 1.159 A is 14.04 W)") == 1
     assert warning["rail"] == "12V" and "[sensor]" in text
     assert "- sensor: 12V: ina226 at 0x40 (" in text and "-0" not in _table(text)
 

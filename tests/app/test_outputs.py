@@ -307,7 +307,7 @@ def test_the_live_table_shows_results_bar_and_figures(monkeypatch: pytest.Monkey
     table.close()
     shown = text.getvalue()
     parts = ["3/a.png", "97.0%", "5 (is 3)", "failed: image file is cut off", "1 failed"]
-    parts += ["4 of 12", "3 dropped", "50.0% right", "DPU 50%", "14.00 W"]
+    parts += ["4 of 12", "3 dropped", "50.0% correct", "DPU 50%", "14.00 W"]
     # Neither terminal escapes nor Rich's markup have an effect.
     parts += [r"\x1b[31mevil", "[red]x[/]"]
     for part in parts:

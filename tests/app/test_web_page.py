@@ -343,7 +343,7 @@ def test_accuracy_and_confusion_where_the_truth_is_known(browser: Browser) -> No
         web._monitor.tick()
         web._monitor.tick()
         page.goto(web.url)
-        expect(page.locator("#tiles")).to_contain_text("Accuracy75.0%3 of 4 right")
+        expect(page.locator("#tiles")).to_contain_text("Accuracy75.0%3 of 4 correct")
         expect(page.locator("#accuracy .key b")).to_have_text("75.0")
         rows = page.locator("#matrix tbody tr")
         expect(rows).to_have_text(["Bag2", "Coat11"])
@@ -355,7 +355,7 @@ def test_accuracy_and_confusion_where_the_truth_is_known(browser: Browser) -> No
         web.add(labelled("Sandal", "Sandal"))
         web._monitor.tick()
         expect(rows).to_have_text(["Bag2", "Coat11", "Sandal1"])
-        expect(page.locator("#tiles")).to_contain_text("Accuracy80.0%4 of 5 right")
+        expect(page.locator("#tiles")).to_contain_text("Accuracy80.0%4 of 5 correct")
         watched.assert_clean(web)
 
 

@@ -272,7 +272,7 @@ def test_boards_that_nobody_knows(
 ) -> None:
     assert board(command, "--board", "../zcu104") == 2
     error = capsys.readouterr().err
-    assert "there are kv260, " in error and error.count("\n") == 1
+    assert "choose from kv260, " in error and error.count("\n") == 1
 
 
 def test_as_a_program(board: Board, repo_root: Path, tmp_path: Path) -> None:

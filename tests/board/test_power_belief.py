@@ -205,7 +205,7 @@ def test_a_wrong_power_gives_way_to_volts_times_amperes(
     assert power.report(101, 102, 10)["joules"] == pytest.approx(IDLE_PRODUCT)
     text = _only_doubt(power)
     assert "ina226 at 0x40" in text and "power1_input" in text  # which sensor
-    assert f"reads {microwatts * 1e-6:.4g} W beside 12.11 V x 1.159 A, which is 14.04 W" in text
+    assert f"reads {microwatts * 1e-6:.4g} W (12.11 V x 1.159 A is 14.04 W)" in text
     assert "the product is used" in text and "5000 microohms" in text  # the advice
     power.close()
 

@@ -20,6 +20,8 @@ from tutelage.core.board_profile import Hazard, ImageProfile, OverlayProfile, Ra
 from tutelage.core.commands import COMMANDS
 from tutelage.core.images.input_form import InputForm
 from tutelage.core.model_package import Description
+from tutelage.core.results.figure import Figure
+from tutelage.core.results.run_json import RunResults
 from tutelage.core.toml_file import read_toml
 
 pytest.importorskip("typer", reason="the command line of the workstation, of the set `pc`")
@@ -236,6 +238,18 @@ def test_the_keys_of_a_board_profile_have_headings(generated: Any) -> None:
     ):  # fmt: skip
         keys |= {(table, field.name) for field in dataclasses.fields(cls)}
     assert _keys(generated, "board-profile.md") == keys
+
+
+def test_each_field_of_a_run_has_a_description(generated: Any) -> None:
+    fields = [*generated.json_fields(RunResults), *generated.json_fields(Figure)]
+    assert ("steps[].power", "watts") in {(field.table, field.name) for field in fields}
+    for field in fields:
+        assert field.text and "value" not in field.type, field.path
+
+
+def test_a_description_that_begins_with_a_literal_keeps_its_case(generated: Any) -> None:
+    assert generated._sentence("user@host, or an alias") == "user@host, or an alias."
+    assert generated._sentence("path of\n  the file") == "Path of the file."
 
 
 def test_the_keys_of_an_overlay_have_headings(generated: Any) -> None:

@@ -352,7 +352,7 @@ def test_an_axis_may_be_a_number(axis: int | list[int]) -> None:
         name = "axis" if kind == "l2_normalize" else "dim"
         graph = real_graph(kind, {name: [3]}, [[1, 3, 4, 5]])
         graph.get_op("y").set_attr(name, "last")
-        with pytest.raises(XmodelError, match="contradicts itself: ValueError: invalid literal"):
+        with pytest.raises(XmodelError, match="is inconsistent: ValueError: invalid literal"):
             load_engine(graph, "reference")
 
 

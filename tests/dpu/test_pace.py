@@ -366,7 +366,7 @@ def test_boards_are_known_by_their_profiles(demo_model: Path) -> None:
     part = _part(xir.Graph.deserialize(demo_model))
     assert pace(part) == latency.job_seconds(part, pace.board)
     for name in ("zcu105", "", "../profiles/zcu104"):
-        with pytest.raises(DpuError, match=r"no board .*; there are kv260, .*zcu104$"):
+        with pytest.raises(DpuError, match=r"no board .*; choose from kv260, .*zcu104$"):
             latency.board_pace(name)
 
 
@@ -421,5 +421,5 @@ def test_a_script_on_a_board_that_nobody_knows(repo_root: Path) -> None:
     done = _shim(repo_root, "--realtime", "zcu105", SCRIPT)
     assert done.returncode == 2
     assert (
-        done.stderr == "tutelage: no board 'zcu105'; there are kv260, ultra96v2, zcu102, zcu104\n"
+        done.stderr == "tutelage: no board 'zcu105'; choose from kv260, ultra96v2, zcu102, zcu104\n"
     )

@@ -168,7 +168,7 @@ def test_missing_parts_of_a_stand_in_are_named(repo_root: Path, tmp_path: Path) 
     )
     done = _shim(repo_root, script)
     first, *others = done.stdout.splitlines()
-    assert first == "pynq.Something: only get_rails and DataRecorder have a stand-in off the board"
+    assert first == "pynq.Something: only get_rails and DataRecorder are emulated"
     names = ("pynq_dpu", "vart", "vitis_ai_library", "xir")
     assert others == [f"{name}.Something is not emulated" for name in names]
 

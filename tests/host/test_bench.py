@@ -471,7 +471,7 @@ def test_a_model_directory_with_less(demo: Path, tmp_path: Path) -> None:
         (["app"], "neither a run of"),
         (["app/demo/model.xmodel"], "give the model's directory"),
         (["models/fashion-densenet/README.md"], "give the model's directory"),
-        (["app/demo", "--platform", "abacus"], "no platform 'abacus'; there are torch-eager"),
+        (["app/demo", "--platform", "abacus"], "no platform 'abacus'; choose from torch-eager"),
         (["app/demo", "--board", "zx81"], "no board 'zx81'"),
         (["app/demo", "--threads", "4096"], "--threads 4096: only "),
         (["app/demo", "--watts", "openvino-int8"], "give a row and its watts"),

@@ -52,7 +52,7 @@ def test_where_a_host_is_looked_for(tmp_path: Path, ssh_config: Path) -> None:
     assert f"{tmp_path}/config/tutelage/boards.toml" in text and "Host zcu104" in text
     assert "\n" not in text
     for named in (None, ["a@b"]):
-        with pytest.raises(DeployUsageError, match=r"no board 'zx81'; there are .*zcu104$"):
+        with pytest.raises(DeployUsageError, match=r"no board 'zx81'; choose from .*zcu104$"):
             hosts_of("zx81", named, ssh_config)
     with pytest.raises(RemoteUsageError, match="give HOST=user@address, or"):
         hosts_of("kv260", [], ssh_config)

@@ -331,7 +331,7 @@ def test_targets(model: Path, run: Run, target: str, fingerprint: int) -> None:
 
 def test_a_board_whose_fingerprint_is_not_known() -> None:
     target = dataclasses.replace(ZCU104, fingerprints={})
-    with pytest.raises(CompileUsageError, match="is not known: give the number by --target"):
+    with pytest.raises(CompileUsageError, match="is not known: give the number with --target"):
         target.fingerprint  # noqa: B018 - it raises
 
 
@@ -400,7 +400,7 @@ def test_a_dry_run_prints_the_command_and_does_nothing(
             "has no target for AMD's compiler",
         ),
         (["{model}", "--compiler", "none"], "none: not an executable program"),
-        (["{model}", "--compiler", "a", "--image", "b"], "exclude each other"),
+        (["{model}", "--compiler", "a", "--image", "b"], "cannot be used together"),
         (["{model}", "--arch", "none.json"], "none.json: no such file"),
         (["{model}", "--target", "emulator", "--image", "b"], "--image is for a board"),
         (["{model}/model.toml"], "not an .xmodel"),
@@ -449,7 +449,7 @@ def test_an_output_that_cannot_be_written(
 @pytest.mark.parametrize(
     "mode, words",
     [
-        ("no-arch", "arch.json; give the board's by --arch"),
+        ("no-arch", "arch.json; give the board's with --arch"),
         ("bad-option", "lacks an option"),
         ("memory", "ran out of memory"),
         ("op", "has an op that the compiler does not support"),
@@ -501,7 +501,7 @@ def test_a_compiler_that_hangs_is_ended_with_its_children(
 ) -> None:
     monkeypatch.setenv("STAND_IN", "hang")
     status, _, error = run(*AMD, "--timeout", "5", "--", model)
-    assert status == 1 and "vai_c_xir took more than 5 s; give more by --timeout" in error
+    assert status == 1 and "vai_c_xir took more than 5 s; give more with --timeout" in error
     _assert_ended(tmp_path / "pids")
     assert _names(model) == {"quantised.xmodel", "model.toml", "compile.log"}
 
@@ -560,7 +560,7 @@ _USUAL_LOG = """\
         ("", -11, "crashed with SIGSEGV"),
         ("", 137, "lack of memory"),
         ("exec: conda: executable file not found in $PATH", 127, "does not have the compiler"),
-        ("No such file or directory: '/opt/x/arch.json'", 1, "give the board's by --arch FILE"),
+        ("No such file or directory: '/opt/x/arch.json'", 1, "give the board's with --arch FILE"),
         ("[FATAL] Unregistered operator! Mylayer", 1, "an op that the compiler does not support"),
         ("the fingerprint 0x1 is not registered", 1, "does not support this DPU"),
         ("OSError: No space left on device", 1, "check permissions and free space"),

@@ -426,7 +426,7 @@ def _none(_candidate: Any) -> None:
     ("options", "words"),
     [
         (["--capacity", "accuracy"], "needs --trials"),
-        (["--storage", "journal:x"], "by --trials"),
+        (["--storage", "journal:x"], "with --trials"),
         (["--trials", "5", "--storage", "redis://x"], "unpickles"),
         (["--trials", "5", "--storage", "journal:x", "--lease", "0"], "must be positive"),
     ],

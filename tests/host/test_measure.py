@@ -134,7 +134,7 @@ def test_a_whole_measurement(board: StandInBoard, tmp_path: Path, capsys: Any) -
     assert len(inside) == step["frames"]["classified"]
     assert {row["12V_W"] for row in _rows(folder / "power.csv")} == {"16"}
     assert run["pace"]["measured"] is False and "no figure here was measured on a DPU" in out
-    assert "at random times, with watts that a stand-in board makes up" in out
+    assert "at random times, with watts that a simulated board invents" in out
     server = run["steps"][2]
     assert server["fps"]["value"] == pytest.approx(100, rel=0.3)
     assert main(_arguments(board, tmp_path, "--list")) == 0

@@ -160,10 +160,10 @@ def test_places_that_cannot_be_written(
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["kv999"], "no overlay for 'kv999'; there is one for mine"),
+        (["kv999"], "no overlay for 'kv999'; choose from mine"),
         (["../mine"], "no overlay for '../mine'"),
         (["mine", "--from", "/none"], "has neither dpu.bit nor mine 1.dpu.bit"),
-        (["mine", "--from", ".", "--url", "https://a/"], "exclude each other"),
+        (["mine", "--from", ".", "--url", "https://a/"], "cannot be used together"),
         (["mine", "--url", "http://localhost/"], "not an https address"),
         (["mine", "--url", "file:///etc/"], "not an https address"),
         (["mine", "--url", "https://[x/"], "not an address"),
@@ -300,7 +300,7 @@ def test_downloads_are_verified_and_placed_once(overlays: Path, server: _Server)
         ("truncated", "truncated after 100,000 of 200,000 bytes"),
         ("large", "2,000,000 bytes are more than the limit of 1,000,000"),
         ("endless", "more than 1,000,000 bytes"),
-        ("page", "sends a web page, not the file: download the files by a browser"),
+        ("page", "sends a web page, not the file: download the files with a browser"),
         ("404", "answers 404"),
         (
             "redirect http://example.invalid/x",

@@ -123,7 +123,7 @@ def test_the_service_runs_as_another_user_than_root(board: StandInBoard, plan: P
     assert refused.error.startswith("service: it would run as root, since root deploys")
     assert "--service-user" in refused.error
     missing = _go(board, plan, service=RUNS, service_user="fred")
-    assert missing.error == "service: there is no user fred: create it by useradd --system fred"
+    assert missing.error == "service: there is no user fred: create it with useradd --system fred"
     home = board.root / HOME
     home.chmod(0o700)
     closed = _go(board, plan, service=RUNS, service_user="xilinx")

@@ -277,7 +277,7 @@ def test_a_changed_and_an_unknown_host_key_get_different_advice(
 
         with pytest.raises(AccessRefused) as unknown:
             Remote(board.host, board.ssh_config).sh("true")
-        assert "is not known: connect once by `ssh " in str(unknown.value)
+        assert "is not known: connect once with `ssh " in str(unknown.value)
         assert "ssh-keygen" not in str(unknown.value) and "\n" not in str(unknown.value)
     finally:
         board.known_hosts.write_text(known)
@@ -323,7 +323,7 @@ def test_a_user_whose_key_is_not_known_there(board: StandInBoard, tmp_path: Path
     config.write_text(
         board.ssh_config.read_text().replace(f"{board.ssh_config.parent}/client_key", str(key))
     )
-    with pytest.raises(AccessRefused, match="install one by `ssh-copy-id "):
+    with pytest.raises(AccessRefused, match="install one with `ssh-copy-id "):
         Remote(board.host, config).sh("true")
 
 

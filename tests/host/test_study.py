@@ -583,7 +583,7 @@ def test_a_failed_cell_is_reported_and_the_others_run(
     "change, words",
     [
         (("seeds", "sedes"), r"study.toml: unknown key 'sedes'; did you mean 'seeds'\?"),
-        (("seeds = [0]\n", ""), "not a study: KeyError 'seeds'"),
+        (("seeds = [0]\n", ""), "not a study: seeds is missing"),
         (("[[8, 8], [3, 3]]", "[[8]]"), "not a study: TypeError"),
         (
             ("[teachers", "[at.W8A9.training]\nlr = 0.1\n\n[teachers"),

@@ -123,7 +123,7 @@ def test_our_own_checkpoints(tmp_path: Path) -> None:
     parts = {"optimiser.weights": optimiser, "student": trained(), "teacher": other()}
     checkpoint.save(path, parts, {"epoch": 1})
     assert is_loaded(path) and not is_loaded(path, part="teacher")
-    with pytest.raises(CheckpointError, match="no part 'ema'; there are student, teacher"):
+    with pytest.raises(CheckpointError, match="no part 'ema'; choose from student, teacher"):
         is_loaded(path, part="ema")
 
 

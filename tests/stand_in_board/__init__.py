@@ -70,10 +70,10 @@ Subsystem sftp internal-sftp
 def why_not() -> str | None:
     """Return why this machine cannot run a stand-in; None if it can."""
     if os.geteuid() != 0:
-        return "a stand-in board needs root, for its namespaces"
+        return "a simulated board needs root, for its namespaces"
     for tool in ("ip", "unshare", "setpriv", "ssh", "ssh-keygen", "rsync", "/usr/sbin/sshd"):
         if shutil.which(tool) is None:
-            return f"a stand-in board needs {tool} (openssh-server, rsync, iproute2)"
+            return f"a simulated board needs {tool} (openssh-server, rsync, iproute2)"
     name = f"tt{os.getpid()}try"
     made = subprocess.run(["ip", "netns", "add", name], capture_output=True)
     if made.returncode:

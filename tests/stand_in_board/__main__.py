@@ -36,7 +36,7 @@ def main() -> int:
     if reason is None and folder.exists():
         reason = f"{folder} is there already"
     if reason is not None:
-        print(f"no stand-in board: {reason}", file=sys.stderr)
+        print(f"no simulated board: {reason}", file=sys.stderr)
         return 1
     # Repeated signals, in any thread, must not leave a partial board behind.
     ended = threading.Event()

@@ -60,7 +60,7 @@ _LOAD = """
 import stand_in_dpu_load
 
 stand_in_dpu_load.watch(Runner)
-TUTELAGE_PACE = "{pace}, with watts that a stand-in board makes up"
+TUTELAGE_PACE = "{pace}, with watts that a simulated board invents"
 """
 
 

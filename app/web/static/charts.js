@@ -16,7 +16,7 @@ const CHARTS = [
     ["p99", "--series-2", (row) => row.p99_ms],
   ]],
   ["fps", "Speed", "frames/s", [["speed", "--series-3", (row) => row.fps]]],
-  ["accuracy", "Accuracy", "% right so far", [
+  ["accuracy", "Accuracy", "% correct so far", [
     ["accuracy", "--series-4", (row) => row.labelled ? 100 * row.correct / row.labelled : null],
   ], 100],
   ["load", "Load", "%", [

@@ -15,7 +15,7 @@ function headlines(row) {
     ["Latency", measured(row.p50_ms, "ms"),
       row.p99_ms === null ? "median" : `median; p99 ${threeFigures(row.p99_ms)} ms`, false, "no frame"],
     ["Accuracy", row.labelled ? [number(100 * row.correct / row.labelled, 1), "%"] : null,
-      row.labelled ? `${number(row.correct)} of ${number(row.labelled)} right` : "no true labels",
+      row.labelled ? `${number(row.correct)} of ${number(row.labelled)} correct` : "no true labels",
       false, "not known"],
     ["Frames", [number(row.frames), ""], progress(row)],
     ["DPU", row.dpu_utilisation === null ? null : measured(100 * row.dpu_utilisation, "%"),

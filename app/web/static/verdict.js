@@ -63,7 +63,7 @@ export class Verdict {
 
 function showTruth(truth, label) {
   const right = truth === label;
-  byId("truth").textContent = truth === null ? "" : right ? "✓ right" : `✗ is ${truth}`;
+  byId("truth").textContent = truth === null ? "" : right ? "✓ correct" : `✗ is ${truth}`;
   byId("truth").className = right ? "right" : "wrong";
 }
 

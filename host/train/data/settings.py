@@ -18,7 +18,7 @@ class Data:
     ----------
     kind : format of the data set: idx (MNIST's files), cifar10, cifar100, folder, images (without
         labels) or webdataset; see `tutelage.host.train.data.load`
-    path : of the data set; "" is Debian's Fashion-MNIST for idx, an error for the others
+    path : path of the data set; "" is Debian's Fashion-MNIST for idx, an error for the others
     size : pixels, or [height, width], to which pictures of folders and shards are resized after a
         centre crop to that aspect ratio; 0 keeps their size
     colour : "grey" converts pictures of folders and shards to one channel, both in training and in

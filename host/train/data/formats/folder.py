@@ -125,7 +125,7 @@ def _of_split(path: Path, split: str) -> _Found:
     if len(found.labels) == len(found.classes):
         raise TooFewImages(
             f"{path}: one image of each class is too few for training and testing: put at least "
-            'two into each class directory, or quantise without labels by kind = "images"'
+            'two into each class directory, or quantise without labels with kind = "images"'
         )
     return found.where(is_in_split(found.labels, split))
 

@@ -37,8 +37,10 @@ from tutelage.host.train.methods import (  # noqa: E402
     METHODS,
     SELF_STUDYING,
     TUTORING,
+    Phase,
     phase_losses,
 )
+from tutelage.host.train.optimisers import learning_rates  # noqa: E402
 from tutelage.host.train.progress import Silent  # noqa: E402
 
 
@@ -248,7 +250,36 @@ def test_the_losses_are_qkds() -> None:
     assert own is not None
     torch.testing.assert_close(own, wanted)
     loss, _ = phase_losses(METHODS["sqakd"].phases[0], student, teacher, labels, tau)
-    torch.testing.assert_close(loss, tau**2 * (p * (p / q).log()).sum(1).mean())
+    divergence = tau**2 * (p * (p / q).log()).sum(1).mean()
+    torch.testing.assert_close(loss, divergence)
+    phase = Phase("weighted", teacher="frozen", labels=0.3, distil=0.6)
+    loss, _ = phase_losses(phase, student, teacher, labels, tau)
+    wanted = 0.3 * F.cross_entropy(student, labels) + 0.6 * divergence
+    torch.testing.assert_close(loss, wanted)
+
+
+def test_each_method_has_the_phases_of_its_paper() -> None:
+    found = {
+        name: [(phase.teacher, phase.labels, phase.distil) for phase in method.phases]
+        for name, method in METHODS.items()
+    }
+    alone, frozen = ("none", 1, 0), ("frozen", 1, 1)
+    assert found == {
+        "float": [alone], "ptq": [], "qat": [alone], "qat+kd": [frozen],
+        "sqakd": [("frozen", 0, 1)], "qkd": [alone, ("learns", 1, 1), frozen],
+    }  # fmt: skip
+    assert [name for name, method in METHODS.items() if method.teaches_itself] == ["sqakd"]
+
+
+def test_each_learner_has_its_own_rate() -> None:
+    rates = {"lr": 0.2, "teacher_lr": 0.03, "threshold_lr": 0.004, "warmup": 0.1}
+    training = _config("float", training={**rates, "freeze_thresholds": 0.8}).training
+    half = learning_rates(training, 0.5)
+    assert half == pytest.approx({"student": 0.1, "teacher": 0.015, "thresholds": 0.002})
+    assert learning_rates(training, 0.0)["student"] == pytest.approx(0.2 * 0.01)
+    late = learning_rates(training, 0.8)
+    assert late["thresholds"] == 0 and late["teacher"] > 0
+    assert learning_rates(training, 1.0)["student"] == 0
 
 
 def test_a_resumed_run_is_an_undisturbed_one(

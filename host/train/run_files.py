@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tutelage.core.errors import TutelageError
 from tutelage.core.files import write_file
 from tutelage.host.train import checkpoint
 from tutelage.host.train.config import Config, make_config
@@ -84,16 +85,24 @@ class RunFiles:
         """
         path = self.folder / CHECKPOINT
         parts, state = checkpoint.load(path)
-        if other := changed_tables(state["config"], self._config, str(path)):
+        try:
+            other = changed_tables(state["config"], self._config, str(path))
+            if other:
+                raise checkpoint.CheckpointError(
+                    f"{path}: the checkpoint of a run with another {', '.join(other)}: give "
+                    "another --output"
+                )
+            for name, network in self._networks.items():
+                checkpoint.put(network, parts[name], path)
+            for name, optimiser in self._optimisers.items():
+                checkpoint.put_optimiser(optimiser, parts.get(f"optimiser.{name}", {}))
+            return int(state["epoch"]), list(state["history"])
+        except TutelageError:
+            raise
+        except (LookupError, TypeError, ValueError) as error:
             raise checkpoint.CheckpointError(
-                f"{path}: the checkpoint of a run with another {', '.join(other)}: give another "
-                "--output"
-            )
-        for name, network in self._networks.items():
-            checkpoint.put(network, parts[name], path)
-        for name, optimiser in self._optimisers.items():
-            checkpoint.put_optimiser(optimiser, parts.get(f"optimiser.{name}", {}))
-        return state["epoch"], state["history"]
+                f"{path}: damaged, or not the checkpoint of a run: give another --output"
+            ) from error
 
     def save_best(self, epoch: int) -> None:
         """Write the current weights as the best so far."""

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -419,6 +420,19 @@ def test_another_configuration_does_not_resume(
     train(_quantised("qat", float_run), tmp_path, data=data)
     with pytest.raises(checkpoint.CheckpointError, match="another seed: give another"):
         train(_quantised("qat", float_run, seed=1), tmp_path, resume=True, data=data)
+
+
+def test_a_file_that_is_no_runs_checkpoint_does_not_resume(
+    float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
+) -> None:
+    config = _config("float")
+    parts, _ = checkpoint.load(float_run / STUDENT)
+    states: list[dict[str, Any]] = [{}, {"config": asdict(config)}]
+    states.append({**states[1], "epoch": None, "history": []})
+    for state in states:
+        checkpoint.save(tmp_path / CHECKPOINT, parts, state)
+        with pytest.raises(checkpoint.CheckpointError, match="damaged, or not the checkpoint of a"):
+            train(config, tmp_path, resume=True, data=data)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])

@@ -125,14 +125,16 @@ class RunFiles:
         for name, network in self._networks.items():
             checkpoint.load_weights(network, self.folder / BEST, name)
 
-    def finish(self, accuracies: Mapping[str, float | None]) -> None:
-        """Write the final weights, student.safetensors and teacher.safetensors.
+    def finish(self, accuracies: Mapping[str, float | None], history: list[dict[str, Any]]) -> None:
+        """Write the final weights, student.safetensors and teacher.safetensors, and the log.
 
         Parameters
         ----------
         accuracies : on the test set, in percent, by the networks' names
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        if history:  # a run that was killed after its last checkpoint has no log of that epoch
+            _write_log(self.folder / LOG, history)
         for name, file in (("student", STUDENT), ("teacher", TEACHER)):
             if name in self._networks:
                 state = {"config": asdict(self._config), "accuracy": accuracies[name]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from tutelage.host.train.data import DataSet, load  # noqa: E402
 from tutelage.host.train.evaluation import accuracy  # noqa: E402
 from tutelage.host.train.loop import (  # noqa: E402
     CHECKPOINT,
+    LOG,
     STUDENT,
     Interrupted,
     TrainingRun,
@@ -433,6 +435,15 @@ def test_a_file_that_is_no_runs_checkpoint_does_not_resume(
         checkpoint.save(tmp_path / CHECKPOINT, parts, state)
         with pytest.raises(checkpoint.CheckpointError, match="damaged, or not the checkpoint of a"):
             train(config, tmp_path, resume=True, data=data)
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_the_log(
+    float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
+) -> None:
+    run = shutil.copytree(float_run, tmp_path / "run")
+    (run / LOG).write_text("epoch\n")
+    train(_config("float", training={"epochs": 8}), run, resume=True, data=data)
+    assert (run / LOG).read_text() == (float_run / LOG).read_text()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])

@@ -46,7 +46,10 @@ def save(path: Path, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[s
         for name, tensor in named.items()
     }
     with replaced(path, durable=True) as partial:
-        save_file(tensors, partial, {STATE: json.dumps(state)})
+        try:
+            save_file(tensors, partial, {STATE: json.dumps(state)})
+        except SafetensorError as error:  # for example of a full disk
+            raise OSError(f"{path}: cannot be written: {one_line(error)}") from error
 
 
 def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -444,6 +445,19 @@ def test_a_run_killed_between_its_last_checkpoint_and_the_log(
     (run / LOG).write_text("epoch\n")
     train(_config("float", training={"epochs": 8}), run, resume=True, data=data)
     assert (run / LOG).read_text() == (float_run / LOG).read_text()
+
+
+def test_a_checkpoint_on_a_full_disk(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(path, {"student": {"a": torch.ones(1)}}, {"epoch": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"x\.safetensors: cannot be written: .*File too large"):
+            checkpoint.save(path, {"student": {"a": torch.ones(100_000)}}, {"epoch": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [*tmp_path.iterdir()] == [path] and checkpoint.load(path)[1] == {"epoch": 1}
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])

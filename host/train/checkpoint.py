@@ -63,11 +63,14 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """
     parts: dict[str, dict[str, Tensor]] = {}
     try:
+        refuse_pipe(path)
         with safe_open(path, framework="pt") as file:
             state = json.loads((file.metadata() or {})[STATE])
             for key in file.keys():  # noqa: SIM118  (not a dict)
                 part, _, name = key.partition("/")
                 parts.setdefault(part, {})[name] = file.get_tensor(key)
+    except CheckpointError:
+        raise
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except (OSError, SafetensorError) as error:
@@ -77,6 +80,12 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: not a checkpoint: its state is not a table")
     return parts, state
+
+
+def refuse_pipe(path: Path) -> None:
+    """Raise CheckpointError for a pipe or a device, since reading it could block."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise CheckpointError(f"{path}: not a regular file")
 
 
 def unreadable(path: Path, error: Exception) -> CheckpointError:

@@ -528,6 +528,12 @@ def test_a_teacher_in_bfloat16_leaves_the_student_in_float32(
     assert run.feed.evaluate(run.student).accuracy == result.accuracy  # the same integers
 
 
+def test_a_pipe_in_place_of_a_checkpoint_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.safetensors")
+    with pytest.raises(checkpoint.CheckpointError, match=r"x\.safetensors: not a regular file"):
+        checkpoint.load(tmp_path / "x.safetensors")
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"text", b"\xff" * 64, b"\x08\x00\x00\x00\x00\x00\x00\x00{}"]
 )

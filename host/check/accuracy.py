@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from tutelage.host.train.data import DataSet
-from tutelage.host.train.evaluation import evaluate
+from tutelage.host.train.data.reading import Reader
+from tutelage.host.train.evaluation import Evaluation, evaluate
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Accuracy:
 
     Attributes
     ----------
-    images : number of images
+    images : number of images that could be read
     agreement : of the quantised network with the float network
     float_accuracy, quantised_accuracy : None without labels
     replaced_agreement : of the float network with replaced activations with the original one; None
@@ -68,17 +69,18 @@ def compare(
     replaced : the float network with the activations that the student uses instead; None if no
         activation is replaced
     """
-    floating, quantised = evaluate(network, data).predicted, evaluate(student, data).predicted
-    other = None if replaced is None else evaluate(replaced, data).predicted
+    with Reader((data,)) as reader:  # one for all, so that it names a broken image only once
+        floating, quantised = (evaluate(each, data, reader=reader) for each in (network, student))
+        other = None if replaced is None else evaluate(replaced, data, reader=reader)
 
-    def same(found: Tensor, wanted: Tensor) -> float:
-        return round(100 * int((found == wanted).sum()) / len(data), 2)
+    def same(found: Evaluation, wanted: Evaluation) -> float:
+        return round(100 * int((found.predicted == wanted.predicted).sum()) / len(found), 2)
 
-    def right(found: Tensor | None) -> float | None:
-        return same(found, data.labels) if is_labelled and found is not None else None
+    def right(found: Evaluation | None) -> float | None:
+        return round(found.accuracy, 2) if is_labelled and found is not None else None
 
     return Accuracy(
-        images=len(data),
+        images=len(floating),
         agreement=same(floating, quantised),
         float_accuracy=right(floating),
         quantised_accuracy=right(quantised),

@@ -86,6 +86,12 @@ class Checkpoint:
         """Meaning of `accuracy`: "accuracy", or "agreement" with the float network's classes."""
         return "accuracy" if self.config.data.is_labelled else "agreement"
 
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, not counting the thresholds."""
+        found = self.student.named_parameters()
+        return sum(parameter.numel() for name, parameter in found if name != "log2_t")
+
 
 def export(
     source: Path, output: Path, images: int = 1000, clip: bool = False, allow_cpu: bool = False,
@@ -328,7 +334,7 @@ def _describe(folder: Path, loaded: Checkpoint, data: DataSet, graph: Graph, com
         "input_fix_point": points[layers[0]],
         "output_fix_point": points[layers[-1]],
         "graph": graph.get_name(),
-        "parameters": sum(p.numel() for n, p in loaded.student.named_parameters() if n != "log2_t"),
+        "parameters": loaded.parameters,
         "checkpoint_sha256": sha256_of(loaded.path),
         "torch": torch.__version__,
         "date": datetime.date.today(),

@@ -1,7 +1,8 @@
 """Checkpoints, each one safetensors file, replaced atomically.
 
 Tensors are named "part/name"; everything else is JSON in the file's metadata. Nothing is pickled,
-so that an untrusted checkpoint cannot run code.
+so that reading an untrusted checkpoint runs no code. Exporting one does, if it names a network that
+is not a preset (SECURITY.md).
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ def save(path: Path, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[s
         for name, tensor in named.items()
     }
     with replaced(path, durable=True) as partial:
-        save_file(tensors, partial, {STATE: json.dumps(state)})
+        try:
+            save_file(tensors, partial, {STATE: json.dumps(state)})
+        except SafetensorError as error:  # for example of a full disk
+            raise OSError(f"{path}: cannot be written: {one_line(error)}") from error
 
 
 def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -59,11 +63,14 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """
     parts: dict[str, dict[str, Tensor]] = {}
     try:
+        refuse_pipe(path)
         with safe_open(path, framework="pt") as file:
             state = json.loads((file.metadata() or {})[STATE])
             for key in file.keys():  # noqa: SIM118  (not a dict)
                 part, _, name = key.partition("/")
                 parts.setdefault(part, {})[name] = file.get_tensor(key)
+    except CheckpointError:
+        raise
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except (OSError, SafetensorError) as error:
@@ -73,6 +80,12 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: not a checkpoint: its state is not a table")
     return parts, state
+
+
+def refuse_pipe(path: Path) -> None:
+    """Raise CheckpointError for a pipe or a device, since reading it could block."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise CheckpointError(f"{path}: not a regular file")
 
 
 def unreadable(path: Path, error: Exception) -> CheckpointError:

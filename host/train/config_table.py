@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import types
 from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass
@@ -96,4 +97,6 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         names |= dict.fromkeys(lists, "a list")
         wanted = " or ".join(names.get(kind, str(kind)) for kind in kinds)
         raise ConfigError(f"{where} must be {wanted}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):  # comparisons with NaN are false
+        raise ConfigError(f"{where} must be a finite number, not {value}")
     return value

@@ -33,7 +33,8 @@ from tutelage.host.compile.compilation import (
     compile_model,
     plan_compile,
 )
-from tutelage.host.export.model_directory import export
+from tutelage.host.export.model_card import card_rows
+from tutelage.host.export.model_directory import export, load_student, read_state
 from tutelage.host.train import checkpoint
 from tutelage.host.train.config import Config, make_config
 from tutelage.host.train.data import DataSet, load
@@ -200,12 +201,18 @@ THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 CHECKPOINT_README = """\
 # The demo model's checkpoint
 
-`student.safetensors` is the demo model's 8-bit student (densenet-small, growth rate 8): trained in
-float ({accuracy_float:.2f} % of Fashion-MNIST's test set), then by QKD at W8A8 from a teacher with
-growth rate 16 ({accuracy_teacher:.2f} %): {accuracy_int8:.2f} %. `log.csv` has a line for each
-epoch. Made by `{command}`;
-`tutelage export models/fashion-densenet -o DIR` writes its model directory (it reads Fashion-MNIST,
-of Debian's dataset-fashion-mnist, for the figures).
+`student.safetensors` is the student of the demo model in `app/demo`: a DenseNet-BC of growth rate
+8, trained in float ({accuracy_float:.2f} %), then by QKD from a teacher with growth rate 16
+({accuracy_teacher:.2f} %). `log.csv` has a line for each epoch.
+
+| | |
+| --- | --- |
+{card}
+| data | Fashion-MNIST (Zalando Research, MIT licence), of Debian's dataset-fashion-mnist |
+
+The time is a prediction: no file of this compiler has run on a real DPU yet. Made by
+`{command}`; `tutelage export models/fashion-densenet -o DIR` writes its
+model directory, and reads Fashion-MNIST for the figures.
 """
 
 
@@ -231,7 +238,11 @@ def write_model(runs: Path, output: Path, data: tuple[DataSet, DataSet], command
     description = read_description(output / DESCRIPTION)
     description.provenance.update(**facts, dataset="Fashion-MNIST (Zalando Research, MIT licence)")
     write_description(output / DESCRIPTION, description)
-    return {**description.provenance, "command": command, "per_class": SHIPPED_PER_CLASS}
+    run = runs / "qkd" / STUDENT
+    card = "\n".join(card_rows(load_student(run, *read_state(run), test), output / COMPILED))
+    return {
+        **description.provenance, "command": command, "per_class": SHIPPED_PER_CLASS, "card": card,
+    }  # fmt: skip
 
 
 def _make(options: argparse.Namespace) -> Facts:

@@ -25,11 +25,13 @@ class Evaluation:
     Attributes
     ----------
     labels, predicted : int64 (N,), true and predicted classes of the images
+    rows : int64 (N,), indices of the images in the data set; those that cannot be read are left out
     among_best : number of images whose class is among the best five; None with ten classes or fewer
     """
 
     labels: Tensor
     predicted: Tensor
+    rows: Tensor
     among_best: int | None = None
 
     def __len__(self) -> int:
@@ -73,19 +75,22 @@ def evaluate(
     """
     training = network.training
     network.eval()
-    labels, predicted, among_best = [], [], 0
+    labels, predicted, rows, among_best = [], [], [], 0
     has_many = len(data.classes) > _MANY_CLASSES
     chosen = torch.arange(len(data)).split(batch_size(data))
-    for batch in (reader or Reader((data,)))(Request(part, rows) for rows in chosen):
+    for batch in (reader or Reader((data,)))(Request(part, some) for some in chosen):
         images = normalise(batch.images, data.form).to(device)
         logits = network(images)
         labels.append(batch.labels)
         predicted.append(logits.argmax(1).cpu())
+        rows.append(batch.rows)
         if has_many:
             best = logits.topk(_BEST, 1).indices.cpu()
             among_best += int((best == batch.labels[:, None]).any(1).sum())
     network.train(training)
-    return Evaluation(torch.cat(labels), torch.cat(predicted), among_best if has_many else None)
+    return Evaluation(
+        torch.cat(labels), torch.cat(predicted), torch.cat(rows), among_best if has_many else None
+    )
 
 
 def batch_size(data: DataSet) -> int:

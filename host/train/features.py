@@ -56,7 +56,9 @@ def attention_distance(students: Sequence[Tensor], teachers: Sequence[Tensor]) -
 
     q, (N, H W), is the mean over the channels of the squared map. If the maps differ in size, the
     larger one is averaged to the size of the smaller; a vector is a map of one row. The formula is
-    that of Zagoruyko and Komodakis 2017, arXiv:1612.03928.
+    equation 2 of Zagoruyko and Komodakis 2017, arXiv:1612.03928, with the square of the norm, as in
+    their code. That takes the mean over the positions: its factor of 1000 is a weight of
+    1000 / (H W) here.
 
     Parameters
     ----------

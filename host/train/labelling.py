@@ -20,7 +20,7 @@ def labelled(config: Config, data: DataSet, is_learnt: bool) -> DataSet:
     """Return a data set of a run; if it has no labels, with those that the float network predicts.
 
     The accuracy of such a run is the share of images on which the quantised network agrees with the
-    float network.
+    float network. Images that cannot be read have no prediction and are left out.
 
     Parameters
     ----------
@@ -44,5 +44,8 @@ def labelled(config: Config, data: DataSet, is_learnt: bool) -> DataSet:
     outputs = count_outputs(network, config.student.network, data.shape)
     labels = data.labels
     if config.plan or not is_learnt:
-        labels = evaluate(network, data).predicted
+        found = evaluate(network, data)
+        labels = found.predicted
+        if len(found) < len(data):
+            data = data.subset(found.rows)
     return replace(data, classes=data.classes or numbered_classes(outputs), labels=labels)

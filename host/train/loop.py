@@ -412,7 +412,7 @@ class TrainingRun:
         if self.average is not None:
             self._bare_student.load_state_dict(self.average.network.state_dict())
         if self.accelerator.is_main_process:
-            self.files.finish({"student": tested.accuracy, "teacher": teacher})
+            self.files.finish({"student": tested.accuracy, "teacher": teacher}, self.history)
             write_run_results(self.output, results)
         return TrainingResult(tested.accuracy, teacher, self.history, seconds, results)
 

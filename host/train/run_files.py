@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tutelage.core.errors import TutelageError
 from tutelage.core.files import write_file
 from tutelage.host.train import checkpoint
 from tutelage.host.train.config import Config, make_config
@@ -84,16 +85,24 @@ class RunFiles:
         """
         path = self.folder / CHECKPOINT
         parts, state = checkpoint.load(path)
-        if other := changed_tables(state["config"], self._config, str(path)):
+        try:
+            other = changed_tables(state["config"], self._config, str(path))
+            if other:
+                raise checkpoint.CheckpointError(
+                    f"{path}: the checkpoint of a run with another {', '.join(other)}: give "
+                    "another --output"
+                )
+            for name, network in self._networks.items():
+                checkpoint.put(network, parts[name], path)
+            for name, optimiser in self._optimisers.items():
+                checkpoint.put_optimiser(optimiser, parts.get(f"optimiser.{name}", {}))
+            return int(state["epoch"]), list(state["history"])
+        except TutelageError:
+            raise
+        except (LookupError, TypeError, ValueError) as error:
             raise checkpoint.CheckpointError(
-                f"{path}: the checkpoint of a run with another {', '.join(other)}: give another "
-                "--output"
-            )
-        for name, network in self._networks.items():
-            checkpoint.put(network, parts[name], path)
-        for name, optimiser in self._optimisers.items():
-            checkpoint.put_optimiser(optimiser, parts.get(f"optimiser.{name}", {}))
-        return state["epoch"], state["history"]
+                f"{path}: damaged, or not the checkpoint of a run: give another --output"
+            ) from error
 
     def save_best(self, epoch: int) -> None:
         """Write the current weights as the best so far."""
@@ -116,14 +125,16 @@ class RunFiles:
         for name, network in self._networks.items():
             checkpoint.load_weights(network, self.folder / BEST, name)
 
-    def finish(self, accuracies: Mapping[str, float | None]) -> None:
-        """Write the final weights, student.safetensors and teacher.safetensors.
+    def finish(self, accuracies: Mapping[str, float | None], history: list[dict[str, Any]]) -> None:
+        """Write the final weights, student.safetensors and teacher.safetensors, and the log.
 
         Parameters
         ----------
         accuracies : on the test set, in percent, by the networks' names
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        if history:  # a run that was killed after its last checkpoint has no log of that epoch
+            _write_log(self.folder / LOG, history)
         for name, file in (("student", STUDENT), ("teacher", TEACHER)):
             if name in self._networks:
                 state = {"config": asdict(self._config), "accuracy": accuracies[name]}

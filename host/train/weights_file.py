@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tutelage.core.errors import one_line
 from tutelage.core.text import shown
-from tutelage.host.train.checkpoint import STATE, CheckpointError, unreadable
+from tutelage.host.train.checkpoint import STATE, CheckpointError, refuse_pipe, unreadable
 
 MAX_PICKLE = 1 << 26
 """Most bytes of the pickle within a zip file of torch.save; it has names, but no values."""
@@ -71,8 +71,7 @@ def read_tables(path: Path) -> list[Table]:
         containers.
     """
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise CheckpointError(f"{path}: not a regular file")  # reading a pipe would block
+        refuse_pipe(path)
         with path.open("rb") as file:
             head = file.read(len(_LFS_POINTER))
     except OSError as error:

@@ -15,7 +15,7 @@ from tutelage.__main__ import main  # noqa: E402
 from tutelage.dpu.compiler.board.graph import compile_for_board  # noqa: E402
 from tutelage.dpu.predict.latency import predict_graph  # noqa: E402
 from tutelage.dpu.xmodel.graph import Graph  # noqa: E402
-from tutelage.host.check.accuracy import Accuracy  # noqa: E402
+from tutelage.host.check.accuracy import Accuracy, compare  # noqa: E402
 from tutelage.host.check.advice import about_accuracy  # noqa: E402
 from tutelage.host.check.refusals import refusals  # noqa: E402
 from tutelage.host.compile.target import load_target  # noqa: E402
@@ -296,6 +296,18 @@ def test_very_few_pictures(
     notes = ["one image per class is too few to use the labels"] * (each == 1)
     assert len(found["notes"]) == len(notes)
     assert all(words in note for words, note in zip(notes, found["notes"], strict=True))
+
+
+def test_a_broken_picture_on_the_disk_is_left_out(repo_root: Path, tmp_path: Path) -> None:
+    pictures = _pictures(repo_root / "app/demo/images", tmp_path / "some", 10, 5)
+    data = load("folder", pictures, "test", memory=0)
+    data.files[3].write_bytes(b"no picture")
+    torch.manual_seed(0)
+    network = create("densenet-tiny").eval()
+    found = compare(network, network, data, True)
+    rest = data.subset(torch.tensor([0, 1, 2, 4, 5, 6, 7, 8, 9]))
+    assert (found.images, found.agreement) == (len(rest), 100)
+    assert found.float_accuracy == pytest.approx(accuracy(network, rest), abs=0.01)
 
 
 def test_one_picture(nets: str, capsys: pytest.CaptureFixture[str], repo_root: Path) -> None:

@@ -28,7 +28,12 @@ from tutelage.host.train.features import (  # noqa: E402
     layers_with_values_of,
 )
 from tutelage.host.train.loop import STUDENT, TrainingRun, train  # noqa: E402
-from tutelage.host.train.methods import SELF_STUDYING, TUTORING  # noqa: E402
+from tutelage.host.train.methods import (  # noqa: E402
+    SELF_STUDYING,
+    TUTORING,
+    Phase,
+    phase_losses,
+)
 from tutelage.host.train.oscillation import Freezing, damping, rising  # noqa: E402
 from tutelage.host.train.progress import Silent  # noqa: E402
 from tutelage.host.train.students import make_student, prepare_epoch  # noqa: E402
@@ -84,6 +89,23 @@ def _student(bits: Bits, images: Tensor) -> Student:
     return student
 
 
+def test_a_run_has_the_loss_of_its_phase_and_settings(
+    float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
+) -> None:
+    config = _taught(float_run, temperature=2.5, label_smoothing=0.1, damping=0.7, freeze_norms=0)
+    run = _run(config, tmp_path, data)
+    run._set_modes(TUTORING)
+    run._update_kept_logits(TUTORING)
+    images, labels, rows = next(iter(run.feed.batches(0)))
+    with torch.no_grad():
+        found = run.teaching.losses(TUTORING, images, labels, rows, 0.25)
+        logits, taught = run.student(images), run.teacher(images)
+        wanted, _ = phase_losses(TUTORING, logits, taught, labels, 2.5, 0.1)
+        damped = 0.7 * rising(0.25) * damping(run.student)
+    assert found.teacher is None and damped > 0
+    torch.testing.assert_close(found.student, wanted + damped)
+
+
 # -- features ------------------------------------------------------------------------------
 
 
@@ -130,17 +152,16 @@ def test_a_students_layer_is_found_by_its_value() -> None:
 def test_features_are_added_to_the_distillation_loss(
     float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
 ) -> None:
+    phase = Phase("half", teacher="frozen", distil=0.5)
     features = {"layers": BLOCKS, "weight": 2.0}
     run = _run(_taught(float_run, tables={"features": features}, freeze_norms=0), tmp_path, data)
     plain = _run(_taught(float_run, freeze_norms=0), tmp_path, data)
     for each in (run, plain):
-        each._set_modes(TUTORING)
-        each._update_kept_logits(TUTORING)
+        each._set_modes(phase)
+        each._update_kept_logits(phase)
     images, labels, rows = next(iter(run.feed.batches(0)))
     with torch.no_grad():
-        losses = [
-            each.teaching.losses(TUTORING, images, labels, rows, 0.5) for each in (run, plain)
-        ]
+        losses = [each.teaching.losses(phase, images, labels, rows, 0.5) for each in (run, plain)]
     seen: dict[str, Tensor] = {}
     run.student.tap = seen.__setitem__
     run.student(images)
@@ -151,7 +172,7 @@ def test_features_are_added_to_the_distillation_loss(
         )
     with torch.no_grad():
         run.teacher(images)
-        wanted = 2.0 * attention_distance([seen["cat_1"], seen["cat_3"]], teacher)
+        wanted = 0.5 * 2.0 * attention_distance([seen["cat_1"], seen["cat_3"]], teacher)
     assert float(losses[0].student - losses[1].student) == pytest.approx(float(wanted), rel=1e-4)
     # A phase without distillation has none.
     alone = [
@@ -213,6 +234,12 @@ def test_a_low_bit_student_starts_from_a_wider_one(
     # Thresholds suit the new levels: fewer levels have a narrower range.
     weights = [q.index for q in narrow.weight_of.values()][1:-1]
     assert (state["log2_t"][weights] <= wide["student"]["log2_t"][weights].ceil()).all()
+    calibrated = state["log2_t"].clone()
+    with torch.no_grad():
+        narrow.log2_t.copy_(wide["student"]["log2_t"])
+    calibrate(narrow, data[0].take(100).inputs())
+    assert torch.equal(narrow.log2_t, calibrated)
+    assert not torch.equal(calibrated, wide["student"]["log2_t"])
     assert narrow.bits == Bits(3, 3)
     with pytest.raises(ConfigError, match="are both given: give one"):
         _taught(float_run, "qat", tables={"quantisation": bits})
@@ -301,6 +328,22 @@ def test_a_weight_that_oscillates_is_held_and_others_are_not(images: Tensor) -> 
     assert float(conv.folded()[0][0, 0, 0, 0].detach() / step) == pytest.approx(2.0)
 
 
+def test_a_run_freezes_by_a_falling_threshold(
+    float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
+) -> None:
+    run = _run(_taught(float_run, "qat", freeze_oscillations=0.02), tmp_path, data)
+    assert run.freezing is not None
+    run.freezing.get_buffer("often0").fill_(0.05)  # oscillations per step
+    run._follow(0, 0.2)  # the threshold is 0.02 divided by the share of the damping
+    assert run.freezing.get_buffer("held0").isnan().all()
+    run._follow(1, 1.0)
+    held = run.freezing.get_buffer("held0")
+    assert not held.isnan().any() and run.freezing.get_buffer("held1").isnan().all()
+    name, conv = next(run.student.convs())
+    integers = conv.folded()[0].detach() * 2.0 ** run.student.points().weights[name]
+    assert torch.allclose(integers, held, atol=1e-3)
+
+
 # -- real steps ------------------------------------------------------------------------------
 
 
@@ -372,12 +415,28 @@ def test_steps_are_rounded_once_also_after_a_resumption(float_run: Path, images:
     assert not student.real_steps
 
 
+def test_a_run_rounds_steps_and_freezes_norms_in_time(
+    float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
+) -> None:
+    run = _run(_taught(float_run, "qat", real_steps=0.5, freeze_norms=0.6), tmp_path, data)
+    found = []
+    for run.epoch in range(3):  # at 0, 1/3 and 2/3 of the run
+        run._set_modes(SELF_STUDYING)
+        found.append((run.student.real_steps, run.student.norm_frozen))
+    assert found == [(True, False), (True, False), (False, True)]
+
+
 # -- the average -----------------------------------------------------------------------------
+
+
+def _floats(network: nn.Module) -> dict[str, Tensor]:
+    state = network.state_dict()
+    return {name: value.clone() for name, value in state.items() if value.is_floating_point()}
 
 
 def test_the_average_is_that_of_the_formula() -> None:
     network: Any = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    average, wanted = Average(network, 0.4), network[0].weight.detach().clone()
+    average, wanted = Average(network, 0.4), _floats(network)
     kept: Any = average.network
     for step in range(5):
         with torch.no_grad():
@@ -385,8 +444,11 @@ def test_the_average_is_that_of_the_formula() -> None:
         network.train()(torch.randn(4, 2))
         average.update(network, step)
         decay = min(0.4, (1 + step) / (10 + step))
-        wanted = decay * wanted + (1 - decay) * network[0].weight.detach()
-    assert torch.allclose(kept[0].weight, wanted)
+        for name, value in _floats(network).items():
+            wanted[name] = decay * wanted[name] + (1 - decay) * value
+    assert {"0.weight", "1.weight", "1.running_mean", "1.running_var"} < wanted.keys()
+    for name, value in _floats(kept).items():
+        assert torch.allclose(value, wanted[name]), name
     assert not any(parameter.requires_grad for parameter in kept.parameters())
     assert kept[1].num_batches_tracked == 5
 
@@ -395,8 +457,21 @@ def test_the_average_is_evaluated_and_kept(
     float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
 ) -> None:
     run = _run(_taught(float_run, "qat", ema=0.9, epochs=2), tmp_path, data)
+    steps: list[int] = []
+    wanted, follow = _floats(run.student), run._follow
+
+    def follow_and_average(step: int, progress: float) -> None:
+        follow(step, progress)
+        decay = min(0.9, (1 + step) / (10 + step))
+        steps.append(step)
+        for name, value in _floats(run.student).items():
+            wanted[name] = decay * wanted[name] + (1 - decay) * value
+
+    run._follow = follow_and_average
     run.go()
-    assert run.average is not None
+    assert run.average is not None and steps == list(range(8))  # of 240 images in batches of 60
+    for name, value in _floats(run.average.network).items():
+        torch.testing.assert_close(value, wanted[name], msg=name)
     learnt = {k: v.clone() for k, v in run.student.state_dict().items()}
     result = run.finish(0.0)
     parts, _ = checkpoint.load(tmp_path / STUDENT)

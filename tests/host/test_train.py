@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from tutelage.host.train.data import DataSet, load  # noqa: E402
 from tutelage.host.train.evaluation import accuracy  # noqa: E402
 from tutelage.host.train.loop import (  # noqa: E402
     CHECKPOINT,
+    LOG,
     STUDENT,
     Interrupted,
     TrainingRun,
@@ -37,8 +41,10 @@ from tutelage.host.train.methods import (  # noqa: E402
     METHODS,
     SELF_STUDYING,
     TUTORING,
+    Phase,
     phase_losses,
 )
+from tutelage.host.train.optimisers import learning_rates  # noqa: E402
 from tutelage.host.train.progress import Silent  # noqa: E402
 
 
@@ -248,7 +254,36 @@ def test_the_losses_are_qkds() -> None:
     assert own is not None
     torch.testing.assert_close(own, wanted)
     loss, _ = phase_losses(METHODS["sqakd"].phases[0], student, teacher, labels, tau)
-    torch.testing.assert_close(loss, tau**2 * (p * (p / q).log()).sum(1).mean())
+    divergence = tau**2 * (p * (p / q).log()).sum(1).mean()
+    torch.testing.assert_close(loss, divergence)
+    phase = Phase("weighted", teacher="frozen", labels=0.3, distil=0.6)
+    loss, _ = phase_losses(phase, student, teacher, labels, tau)
+    wanted = 0.3 * F.cross_entropy(student, labels) + 0.6 * divergence
+    torch.testing.assert_close(loss, wanted)
+
+
+def test_each_method_has_the_phases_of_its_paper() -> None:
+    found = {
+        name: [(phase.teacher, phase.labels, phase.distil) for phase in method.phases]
+        for name, method in METHODS.items()
+    }
+    alone, frozen = ("none", 1, 0), ("frozen", 1, 1)
+    assert found == {
+        "float": [alone], "ptq": [], "qat": [alone], "qat+kd": [frozen],
+        "sqakd": [("frozen", 0, 1)], "qkd": [alone, ("learns", 1, 1), frozen],
+    }  # fmt: skip
+    assert [name for name, method in METHODS.items() if method.teaches_itself] == ["sqakd"]
+
+
+def test_each_learner_has_its_own_rate() -> None:
+    rates = {"lr": 0.2, "teacher_lr": 0.03, "threshold_lr": 0.004, "warmup": 0.1}
+    training = _config("float", training={**rates, "freeze_thresholds": 0.8}).training
+    half = learning_rates(training, 0.5)
+    assert half == pytest.approx({"student": 0.1, "teacher": 0.015, "thresholds": 0.002})
+    assert learning_rates(training, 0.0)["student"] == pytest.approx(0.2 * 0.01)
+    late = learning_rates(training, 0.8)
+    assert late["thresholds"] == 0 and late["teacher"] > 0
+    assert learning_rates(training, 1.0)["student"] == 0
 
 
 def test_a_resumed_run_is_an_undisturbed_one(
@@ -390,6 +425,41 @@ def test_another_configuration_does_not_resume(
         train(_quantised("qat", float_run, seed=1), tmp_path, resume=True, data=data)
 
 
+def test_a_file_that_is_no_runs_checkpoint_does_not_resume(
+    float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
+) -> None:
+    config = _config("float")
+    parts, _ = checkpoint.load(float_run / STUDENT)
+    states: list[dict[str, Any]] = [{}, {"config": asdict(config)}]
+    states.append({**states[1], "epoch": None, "history": []})
+    for state in states:
+        checkpoint.save(tmp_path / CHECKPOINT, parts, state)
+        with pytest.raises(checkpoint.CheckpointError, match="damaged, or not the checkpoint of a"):
+            train(config, tmp_path, resume=True, data=data)
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_the_log(
+    float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
+) -> None:
+    run = shutil.copytree(float_run, tmp_path / "run")
+    (run / LOG).write_text("epoch\n")
+    train(_config("float", training={"epochs": 8}), run, resume=True, data=data)
+    assert (run / LOG).read_text() == (float_run / LOG).read_text()
+
+
+def test_a_checkpoint_on_a_full_disk(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(path, {"student": {"a": torch.ones(1)}}, {"epoch": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"x\.safetensors: cannot be written: .*File too large"):
+            checkpoint.save(path, {"student": {"a": torch.ones(100_000)}}, {"epoch": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [*tmp_path.iterdir()] == [path] and checkpoint.load(path)[1] == {"epoch": 1}
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_a_run_that_stops_ends_its_display(
     error: type[BaseException], data: tuple[DataSet, DataSet], tmp_path: Path
@@ -456,6 +526,12 @@ def test_a_teacher_in_bfloat16_leaves_the_student_in_float32(
     run = _run(_quantised("qkd", float_run), tmp_path / "float32", few)
     run.student.load_state_dict(dict(parts["student"]))
     assert run.feed.evaluate(run.student).accuracy == result.accuracy  # the same integers
+
+
+def test_a_pipe_in_place_of_a_checkpoint_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.safetensors")
+    with pytest.raises(checkpoint.CheckpointError, match=r"x\.safetensors: not a regular file"):
+        checkpoint.load(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize(

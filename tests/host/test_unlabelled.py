@@ -62,6 +62,20 @@ def _run(photos: Path, tmp_path: Path, **tables: Any) -> Any:
     return make_config({"method": "ptq", "data": data, "student": student, **tables})
 
 
+def test_images_that_cannot_be_read_get_no_label(photos: Path, tmp_path: Path) -> None:
+    """On a disk they are found only when they are read; the others keep their own labels."""
+    shutil.copytree(photos, tmp_path / "photos")
+    whole = load("images", tmp_path / "photos", "test")
+    broken = whole.files[1]
+    broken.write_bytes(b"no picture")
+    data = {"kind": "images", "path": str(tmp_path / "photos"), "in_memory_mib": 0}
+    _, test = load_data(_run(photos, tmp_path, data=data))
+    assert test.is_streamed and [*test.files] == [file for file in whole.files if file != broken]
+    network = create("densenet-tiny", num_classes=7).eval()
+    network.load_state_dict(torch.load(tmp_path / "w.pth", weights_only=True))
+    assert torch.equal(test.labels, network(test.inputs()).argmax(1))
+
+
 def test_the_network_gives_the_labels(photos: Path, tmp_path: Path) -> None:
     config = _run(photos, tmp_path)
     _, test = load_data(config)

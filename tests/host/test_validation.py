@@ -321,7 +321,7 @@ def test_class_weights_change_the_result(repo_root: Path, tmp_path: Path) -> Non
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=50))
 def test_results_by_class_are_the_confusion_matrix(pairs: list[tuple[int, int]]) -> None:
     labels, predicted = (torch.tensor(values) for values in zip(*pairs, strict=True))
-    found = Evaluation(labels, predicted)
+    found = Evaluation(labels, predicted, torch.arange(len(labels)))
     rows = class_results(("crane", "dog", "crane", "ant"), found)
     results = RunResults("float", 1, 1, len(found), found.accuracy, None, None, None, rows)
     matrix = np.zeros((4, 4), int)
@@ -340,7 +340,8 @@ def test_results_by_class_are_the_confusion_matrix(pairs: list[tuple[int, int]])
 def test_the_worst_classes_in_a_line() -> None:
     labels = torch.tensor([0] * 4 + [1] * 4 + [2] * 4 + [3] * 2)
     predicted = torch.tensor([0, 0, 0, 1] + [2, 2, 3, 1] + [2] * 4 + [0, 0])
-    rows = class_results(("a", "b", "c", "d\x1b"), Evaluation(labels, predicted))
+    found = Evaluation(labels, predicted, torch.arange(14))
+    rows = class_results(("a", "b", "c", "d\x1b"), found)
     line = RunResults("float", 1, 1, 14, 0.0, None, None, None, rows).worst_line()
     assert line == (
         "d\\x1b 0.0 % (2 of 2 taken for a), b 25.0 % (2 of 4 taken for c), "

@@ -180,7 +180,10 @@ class _Problem:
         return torch.where((fed_back < nearest)[:, :, None], found[1], found[0])
 
     def _fed_back(self, quantiser: Quantiser, point: int) -> Tensor:
-        """Round one weight after the other, adjusting the later ones to compensate."""
+        """Round one weight after the other, adjusting the later ones to compensate.
+
+        This is algorithm 1 of GPTQ (Frantar et al. 2022, arXiv:2210.17323).
+        """
         inverse = torch.cholesky_inverse(_factor(self.squares))
         wanted, factor = self.products @ inverse, torch.linalg.cholesky(inverse, upper=True)
         found = torch.empty_like(wanted)

@@ -39,6 +39,7 @@ class BenchOptions:
     watts: tuple[str, ...] = ()
     input: str = ""
     weights: str = ""
+    network: str = ""
 
 
 def bench(
@@ -83,7 +84,7 @@ def _subject(model: Path, options: BenchOptions) -> tuple[Subject, Images]:
     if not options.input:
         if options.weights:
             raise BenchUsageError("--weights need a network: give its --input CxHxW too")
-        subject = load_subject(model)
+        subject = load_subject(model, options.network)
         return subject, load_images(subject, options.images, options.limit)
     request = NetworkRequest(str(model), options.input, options.weights, options.images)
     subject = network_subject(request)

@@ -142,8 +142,12 @@ class Subject:
             path.with_name(f"{path.name}.absent").write_text(reason, encoding="utf-8")
 
 
-def load_subject(model: Path) -> Subject:
+def load_subject(model: Path, network: str = "") -> Subject:
     """Load the student of a run or a model directory.
+
+    Parameters
+    ----------
+    network : see `tutelage.host.export.model_directory.read_state`
 
     Raises
     ------
@@ -158,18 +162,18 @@ def load_subject(model: Path) -> Subject:
         raise BenchUsageError(f"{model}: neither a run of `tutelage train` nor a model "
                               f"directory with {DESCRIPTION}")  # fmt: skip
     if model.is_dir() or model.suffix == ".safetensors":
-        return _from_run(model)
+        return _from_run(model, network)
     raise BenchUsageError(f"{model}: give the model's directory, which has {DESCRIPTION}")
 
 
-def _from_run(source: Path) -> Subject:
+def _from_run(source: Path, network: str) -> Subject:
     from tutelage.host.export.model_directory import load_student, read_state
     from tutelage.host.quantise.to_xmodel import NotDeployable, to_quantised
     from tutelage.host.train.loop import STUDENT
     from tutelage.host.train.run_data import load_split
 
     path = source / STUDENT if source.is_dir() else source
-    config, state = read_state(path)
+    config, state = read_state(path, network)
     test = load_split(config, "test")
     student = load_student(path, config, state, test).student
     try:

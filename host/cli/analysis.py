@@ -12,7 +12,7 @@ import typer
 from tutelage.core.errors import DONE, FAILED
 from tutelage.core.text import counted, shown_lines
 from tutelage.host.cli.command import command
-from tutelage.host.cli.options import BoardOptions, JsonOptions, StorageOptions
+from tutelage.host.cli.options import BoardOptions, JsonOptions, NetworkOptions, StorageOptions
 from tutelage.host.cli.printing import note, print_json, print_lines
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchOptions(BoardOptions, JsonOptions):
+class BenchOptions(NetworkOptions, BoardOptions, JsonOptions):
     """Options of `bench`; without --dpu the DPU of --board is predicted."""
 
     model: Annotated[
@@ -103,7 +103,7 @@ def bench(options: BenchOptions) -> int:
     settings = benching.BenchOptions(
         tuple(options.platforms), tuple(options.dpu), options.board, options.images, options.limit,
         options.repetitions, options.seconds, options.warm_up, options.threads,
-        tuple(options.watts), options.input, options.weights,
+        tuple(options.watts), options.input, options.weights, options.network,
     )  # fmt: skip
     results, folder, text = benching.bench(options.model, settings, options.output, note)
     print(bench_text(results) if options.json else shown_lines(text))

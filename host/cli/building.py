@@ -12,7 +12,7 @@ import typer
 from tutelage.core.errors import DONE
 from tutelage.core.text import counted, shown
 from tutelage.host.cli.command import command
-from tutelage.host.cli.options import JsonOptions
+from tutelage.host.cli.options import JsonOptions, NetworkOptions
 from tutelage.host.cli.output_file import write_file
 from tutelage.host.cli.printing import note, print_json, print_lines
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions(JsonOptions):
+class ExportOptions(NetworkOptions, JsonOptions):
     """Options of `export`."""
 
     checkpoint: Annotated[
@@ -43,7 +43,12 @@ class ExportOptions(JsonOptions):
     ] = False
 
 
-@command("export", "runs/qkd -o models/mine", "runs/w4a4 -o models/narrow --clip")
+@command(
+    "export",
+    "runs/qkd -o models/mine",
+    "runs/w4a4 -o models/narrow --clip",
+    "runs/ptq -o models/ptq --network net.py:Net",
+)
 def export(options: ExportOptions) -> int:
     """Write a model directory.
 
@@ -52,7 +57,10 @@ def export(options: ExportOptions) -> int:
     from tutelage.host.export.model_directory import export as run
 
     output = options.output
-    figures = run(options.checkpoint, output, options.images, options.clip, options.allow_cpu)
+    figures = run(
+        options.checkpoint, output, options.images, options.clip, options.allow_cpu,
+        network=options.network,
+    )  # fmt: skip
     if options.json:
         print_json(figures)
         return DONE

@@ -40,6 +40,19 @@ class JsonOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """The option for a run's network."""
+
+    network: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="name of the run's network, if it is not a preset: allows its code to be executed",
+        ),
+    ] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PluginOptions:
     """The option --plugin."""
 

@@ -11,12 +11,12 @@ import typer
 from tutelage.core.errors import DONE
 from tutelage.core.text import counted
 from tutelage.host.cli.command import command
-from tutelage.host.cli.options import JsonOptions
+from tutelage.host.cli.options import JsonOptions, NetworkOptions
 from tutelage.host.cli.printing import print_json, print_lines
 
 
 @dataclass(frozen=True, kw_only=True)
-class SensitivityOptions(JsonOptions):
+class SensitivityOptions(NetworkOptions, JsonOptions):
     """Options of `sensitivity`."""
 
     run: Annotated[
@@ -54,7 +54,9 @@ def sensitivity(options: SensitivityOptions) -> int:
     from tutelage.host.quantise.ptq.sensitivity import sensitivity as report
     from tutelage.host.quantise.ptq.sensitivity import table
 
-    student, images = student_and_images(options.run, options.changes, options.images)
+    student, images = student_and_images(
+        options.run, options.changes, options.images, options.network
+    )
     found = report(student, images)
     if options.json:
         print_json(asdict(found))

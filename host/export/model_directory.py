@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from tutelage.dpu.compiler.emulation import on_cpu
 from tutelage.dpu.engine.reference import Model, load_engine
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.export.onnx_qdq import to_onnx
+from tutelage.host.networks import PRESETS
 from tutelage.host.quantise.fake import quantise
 from tutelage.host.quantise.student import Student
 from tutelage.host.quantise.to_xmodel import NotDeployable, to_quantised
@@ -95,7 +97,7 @@ class Checkpoint:
 
 def export(
     source: Path, output: Path, images: int = 1000, clip: bool = False, allow_cpu: bool = False,
-    data: tuple[DataSet, DataSet] | None = None,
+    data: tuple[DataSet, DataSet] | None = None, network: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """Write the model directory `output`; return figures of the checks.
 
@@ -110,6 +112,7 @@ def export(
     clip : add ops that clip activations of fewer than 8 bits, see host/quantise/to_xmodel.py
     allow_cpu : allow ops that the DPU leaves to the CPU
     data : training and test set, if they are already loaded
+    network : see `read_state`
 
     Raises
     ------
@@ -120,7 +123,7 @@ def export(
         logit differs, or the output cannot be written.
     """
     path = source / STUDENT if source.is_dir() else source
-    config, state = read_state(path)
+    config, state = read_state(path, network)
     test = data[1] if data else load_split(config, "test")
     loaded = load_student(path, config, state, test)
     try:
@@ -170,13 +173,20 @@ def deployable_graph(
 # -- input --------------------------------------------------------------------------------------
 
 
-def read_state(path: Path) -> tuple[Config, dict[str, Any]]:
+def read_state(path: Path, network: str = "") -> tuple[Config, dict[str, Any]]:
     """Return the configuration and the state of a quantised student's checkpoint.
+
+    Parameters
+    ----------
+    network : the name of the checkpoint's network, if it is not a preset. The checkpoint may come
+        from elsewhere, and creating its network executes the code that it names: the caller allows
+        this by naming it too.
 
     Raises
     ------
     CheckpointError
-        The file is not a student's checkpoint, or the student is not quantised for the DPU.
+        The file is not a student's checkpoint, the student is not quantised for the DPU, or its
+        network is neither a preset nor `network`.
     """
     _, state = checkpoint.load(path)
     if not isinstance(state.get("config"), dict):
@@ -188,6 +198,11 @@ def read_state(path: Path) -> tuple[Config, dict[str, Any]]:
         raise CheckpointError(f"{path}: its accuracy is not a number")
     if not STUDENT_KINDS[config.quantisation.quantiser].has_dpu_form:
         raise CheckpointError(f"{path}: a {config.quantisation.quantiser} run has no DPU form")
+    if (name := config.student.network) not in {*PRESETS, network}:
+        raise CheckpointError(
+            f"{path}: its network {name!r} is Python code, which would be executed; if you trust "
+            f"it, add --network {shlex.quote(name)}"
+        )
     return config, state
 
 

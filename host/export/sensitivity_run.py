@@ -13,7 +13,9 @@ from tutelage.host.train.loop import STUDENT, load_data
 from tutelage.host.train.students import make_student
 
 
-def student_and_images(run: Path, changes: list[str], count: int) -> tuple[Student, Tensor]:
+def student_and_images(
+    run: Path, changes: list[str], count: int, network: str = ""
+) -> tuple[Student, Tensor]:
     """Return a quantised student and normalised images (N, C, H, W) of its test set.
 
     Parameters
@@ -21,6 +23,7 @@ def student_and_images(run: Path, changes: list[str], count: int) -> tuple[Stude
     run : a run's directory, a student.safetensors, or a run's TOML file
     changes : changes to a TOML file, "table.key=value"
     count : number of images
+    network : see `tutelage.host.export.model_directory.read_state`
 
     Raises
     ------
@@ -40,6 +43,6 @@ def student_and_images(run: Path, changes: list[str], count: int) -> tuple[Stude
     path = run / STUDENT if run.is_dir() else run
     if changes:
         raise ConfigError(f"--set needs a RUN.toml; {path} is a finished run")
-    config, state = read_state(path)
+    config, state = read_state(path, network)
     _, test = load_data(config)
     return load_student(path, config, state, test).student, test.take(count).inputs()

@@ -123,6 +123,27 @@ def test_onnx_is_the_student_but_for_ties(name: str, options: dict[str, Any]) ->
     assert (found.argmax(1) == wanted.argmax(1)).mean() > 0.9
 
 
+def test_code_that_a_checkpoint_names_is_executed_only_with_consent(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tutelage.host.train import checkpoint
+
+    tensors, state = checkpoint.load(run / "student.safetensors")
+    options = {"command": f"touch {tmp_path / 'harm'}"}
+    state["config"]["student"].update(network="os:system", options=options)
+    path = tmp_path / "student.safetensors"
+    checkpoint.save(path, tensors, state)
+    for command in (["export", "-o", str(tmp_path / "model")], ["sensitivity"], ["bench"]):
+        for more in ([], ["--network", "net.py:Net"]):
+            assert main([command[0], str(path), *command[1:], *more]) == 2
+            error = capsys.readouterr().err
+            assert f"{path}: its network 'os:system' is Python code" in error
+            assert error.endswith("add --network os:system\n")
+    assert sorted(tmp_path.iterdir()) == [path]
+    assert main(["export", str(path), "-o", str(tmp_path), "--network", "os:system"]) == 2
+    assert (tmp_path / "harm").exists()
+
+
 def test_unexportable_networks_are_reported(
     run: Path, tmp_path: Path, repo_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -156,6 +156,8 @@ def follow(host: str, ssh_config: Path | None, name: str, say: Say) -> None:
         try:
             with closing(remote.stream(measurement_scripts.follow_script(name, seen + 1))) as lines:
                 for line in lines:
+                    if not line.endswith("\n"):
+                        continue  # cut by a lost connection; the next follower reads it again
                     seen += 1
                     progress.take(line)
                     pauses = _pauses()

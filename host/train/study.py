@@ -161,7 +161,7 @@ class Study:
         """
         self.output.mkdir(parents=True, exist_ok=True)
         write_judge(self.output, self.judged_by)
-        done = self._usable()
+        done = set(self.done()) - self.repeated()
         runs = TrainingProcesses(jobs)
 
         def train(cell: StudyCell) -> dict[str, Any]:
@@ -170,19 +170,20 @@ class Study:
         with shared_cells(self, done, shared, runs) if shared else own_cells(self, done) as cells:
             yield from work(cells, train, jobs, limit, runs.end_all)
 
-    def _usable(self) -> set[str]:
-        """Return the finished cells, less those to repeat for their weights.
+    def repeated(self) -> set[str]:
+        """Return the names of the finished cells that are run again for their weights.
 
         These are not on this disk, and a cell that is still to be run starts from them.
         """
         cells, done = {cell.name: cell for cell in self.cells}, set(self.done())
         waiting = [cell for cell in self.cells if cell.name not in done]
+        repeated = set[str]()
         while waiting:
             for name in waiting.pop().needs:
-                if name in done and not self.weights(name).exists():
-                    done.remove(name)
+                if name in done - repeated and not self.weights(name).exists():
+                    repeated.add(name)
                     waiting.append(cells[name])
-        return done
+        return repeated
 
     def weights(self, cell: str) -> Path:
         """Return the path of the weights of a cell, by its name."""
@@ -190,7 +191,8 @@ class Study:
 
     def seconds_left(self, jobs: int) -> float | None:
         """Return an estimate of the remaining time, s, see `study_time`; None if unknown."""
-        return seconds_left(self.cells, self.done(), self.spec.get("seconds", {}), jobs)
+        expected = self.spec.get("seconds", {})
+        return seconds_left(self.cells, self.done(), self.repeated(), expected, jobs)
 
     def judged(self, rows: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
         """Return rows of study.csv as `study_judge.judged` does."""

@@ -20,7 +20,6 @@ from tutelage.core.files import replaced, write_file
 from tutelage.core.messages import say
 from tutelage.core.text import counted
 from tutelage.host.search.storage import Shared
-from tutelage.host.search.training_process import TrainingProcesses
 from tutelage.host.search.worker import work
 from tutelage.host.train.config import ConfigError, make_config, read_toml
 from tutelage.host.train.run_identity import WEIGHTS
@@ -34,6 +33,7 @@ from tutelage.host.train.study_cells import (
 from tutelage.host.train.study_judge import JUDGES, judged, write_judge
 from tutelage.host.train.study_queue import own_cells, shared_cells
 from tutelage.host.train.study_time import seconds_left
+from tutelage.host.train.training_process import TrainingProcesses
 
 DEFAULT = Path(__file__).with_name("study.toml")
 COLUMNS = (

@@ -30,8 +30,8 @@ from tutelage.host.search.storage import (
     trials_of,
     without_password,
 )
-from tutelage.host.search.training_process import TrainingFailed, TrainingProcesses
-from tutelage.host.search.worker import work
+from tutelage.host.search.worker import RunFailed, work
+from tutelage.host.train.training_process import TrainingProcesses
 
 LEASE = 0.6
 
@@ -256,7 +256,7 @@ class _Numbers:
 
 def _run(item: int) -> dict[str, Any]:
     if item == 2:
-        raise TrainingFailed("two")
+        raise RunFailed("two")
     return {"accuracy": item}
 
 
@@ -272,7 +272,7 @@ def test_a_worker_runs_ready_cells_and_waits_for_others() -> None:
 _PARENT = """
 import os, sys
 from pathlib import Path
-from tutelage.host.search.training_process import TrainingProcesses
+from tutelage.host.train.training_process import TrainingProcesses
 config = {"method": "float", "data": {"kind": "folder", "path": sys.argv[1]},
           "student": {"network": "densenet-tiny"}, "training": {"epochs": 10000, "batch_size": 60}}
 TrainingProcesses().run("long", config, Path(sys.argv[2]))
@@ -307,7 +307,7 @@ def test_a_run_ends_with_the_worker_that_started_it(repo_root: Path, tmp_path: P
 def test_no_run_starts_after_the_end(tmp_path: Path) -> None:
     runs = TrainingProcesses()
     runs.end_all()
-    with pytest.raises(TrainingFailed, match="interrupted"):
+    with pytest.raises(RunFailed, match="interrupted"):
         runs.run("late", {}, tmp_path)
 
 
@@ -356,5 +356,5 @@ def _do_not_start(config: dict[str, Any], folder: Path) -> None:
     """Prepare a folder for a run, which is ended before its process starts."""
     runs = TrainingProcesses()
     runs.end_all()
-    with pytest.raises(TrainingFailed, match="interrupted"):
+    with pytest.raises(RunFailed, match="interrupted"):
         runs.run("changed", config, folder)

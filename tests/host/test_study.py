@@ -21,13 +21,13 @@ pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not i
 from tutelage.__main__ import main
 from tutelage.core.toml_file import to_toml
 from tutelage.host.networks import create
-from tutelage.host.search.training_process import TrainingProcesses
 from tutelage.host.train import study as studies
 from tutelage.host.train import study_queue
 from tutelage.host.train.config import ConfigError, Quantisation, Training, read_toml
 from tutelage.host.train.study_judge import read_judge
 from tutelage.host.train.study_results import differences, figure, markdown
 from tutelage.host.train.study_time import seconds_left
+from tutelage.host.train.training_process import TrainingProcesses
 
 
 def _spec(folder: Path) -> dict[str, Any]:

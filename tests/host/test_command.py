@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from tutelage.core.commands import COMMANDS, Command  # noqa: E402
 from tutelage.core.errors import TutelageError  # noqa: E402
 from tutelage.host.cli import command as commands  # noqa: E402
 from tutelage.host.cli.command import SEVERAL, command, repeated, run  # noqa: E402
+from tutelage.host.cli.output_file import WriteError, write_file  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,3 +121,14 @@ def test_help_has_the_tables_line_more_and_examples(capsys: pytest.CaptureFixtur
 def test_repeated(arguments: str, wanted: str) -> None:
     several = {"--mean": float, "--images": str}
     assert repeated(arguments.split(), several) == wanted.split()
+
+
+def test_an_output_does_not_follow_a_planted_link(tmp_path: Path) -> None:
+    """Others may be able to write to the directory, such as /tmp."""
+    (tmp_path / "own").write_text("kept")
+    (tmp_path / f".net.svg.{os.getpid()}").symlink_to("own")
+    write_file(tmp_path / "net.svg", b"drawing")
+    assert (tmp_path / "own").read_text() == "kept"
+    assert (tmp_path / "net.svg").read_bytes() == b"drawing"
+    with pytest.raises(WriteError, match=r"none/net\.svg: cannot write: No such file"):
+        write_file(tmp_path / "none/net.svg", b"")

@@ -30,6 +30,7 @@ from tutelage.host.deploy import KEPT, Plan, Report, deploy, findings_of, rollba
 from tutelage.host.deploy.packages import CARRIED, Packages
 from tutelage.host.deploy.release import ReleaseError
 from tutelage.host.ssh import remote
+from tutelage.host.ssh.bounded_process import Programs
 from tutelage.host.ssh.errors import RemoteError
 from tutelage.host.ssh.lock import lock, lock_command
 
@@ -452,6 +453,32 @@ def test_packages_are_unpacked_once_by_two_processes(
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")  # like an unwritable home directory
     with pytest.raises(ReleaseError, match=r"/proc/none/tutelage/packages: .*; set XDG_CACHE_HOME"):
         Packages(wheels).for_board(facts)
+
+
+def test_the_unpacking_of_packages_ends_with_the_deployment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a Python whose pip hangs, as it does without an answer from the package index."""
+    python, started = tmp_path / "python", tmp_path / "started"
+    python.write_text(f'#!/bin/sh\ntouch "$TMPDIR/downloads" {started}\nexec sleep 1000\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "my caché"))
+    facts = {"modules": dict.fromkeys(CARRIED), "python": "3.11.2", "machine": "aarch64",
+             "glibc": "2.35"}  # fmt: skip
+    programs = Programs()
+    packages = Packages(None, programs)
+    with ThreadPoolExecutor() as pool:
+        unpacking = pool.submit(packages.for_board, facts)
+        while not started.exists():
+            assert not unpacking.done(), unpacking.result()
+            time.sleep(0.05)
+        programs.end()
+        with pytest.raises(ReleaseError, match="packages for the board"):
+            unpacking.result(timeout=60)
+    assert not list((tmp_path / "my caché/tutelage/packages").iterdir())
+    with pytest.raises(ReleaseError, match="packages for the board: interrupted"):
+        packages.for_board(facts)
 
 
 @pytest.mark.slow

@@ -621,6 +621,7 @@ def test_several_boards_each_with_its_report(
 
 def test_wrong_use_and_dry_run(capsys: Any, model: Path) -> None:
     assert main(["deploy", "-oProxyCommand=x"]) == 2
+    assert main(["deploy", "user@-F"]) == 2
     assert main(["deploy", "a b"]) == 2
     assert main(["deploy", "host", "--model", "/nowhere"]) == 2
     assert main(["deploy", "host", "--model", str(model), "--board", "none"]) == 2

@@ -1,4 +1,4 @@
-"""The lock of a board, with a program in place of ssh that runs the commands on this machine."""
+"""Scripts for boards, with a program in place of ssh that runs them on this machine."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
+from tutelage.host.deploy import scripts
 from tutelage.host.ssh import lock as locking
-from tutelage.host.ssh.errors import ConnectionLost
+from tutelage.host.ssh.errors import ConnectionLost, RemoteError
 from tutelage.host.ssh.lock import lock
 from tutelage.host.ssh.remote import Remote
-
-pytestmark = pytest.mark.skipif(shutil.which("flock") is None, reason="flock is not installed")
 
 _SSH = """#!/bin/sh
 case "$*" in *" -G "*) exit ;; esac
@@ -37,6 +36,16 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Remote:
     return Remote("board", None)
 
 
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """The Python of the release "new", to be written by the test as a shell script."""
+    path = tmp_path / "tutelage/releases/new/.venv/bin/python"
+    path.parent.mkdir(parents=True)
+    path.touch(0o755)
+    return path
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="flock is not installed")
 def test_after_a_pause_that_loses_the_lock_nothing_is_changed(
     remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,3 +63,17 @@ def test_after_a_pause_that_loses_the_lock_nothing_is_changed(
             remote.sh("touch after")
     assert (tmp_path / "before").exists() and not (tmp_path / "after").exists()
     assert remote.sh("echo no lock is needed any more") == "no lock is needed any more\n"
+
+
+def test_a_smoke_test_that_hangs_is_killed(
+    remote: Remote, python: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The application stops on SIGTERM once its current job has ended, which may be never."""
+    monkeypatch.setattr(scripts, "_SMOKE_SECONDS", 1)
+    monkeypatch.setattr(scripts, "_KILL_SECONDS", 1)
+    python.write_text("#!/bin/sh\ntrap '' TERM\necho loading >&2\nsleep 1000\n")
+    with pytest.raises(RemoteError, match=r"^smoke test: no result within 1 s$"):
+        remote.sh(scripts.smoke_script("new", "model", True), seconds=60)
+    python.write_text("#!/bin/sh\necho loading >&2; echo the reason >&2; exit 3\n")
+    with pytest.raises(RemoteError, match=r"^the reason$"):
+        remote.sh(scripts.smoke_script("new", "model", True))

@@ -101,7 +101,7 @@ def rollback(
     def back(remote: Remote, report: Report) -> None:
         with _locked(remote, say):
             _warn_of_measurement(remote, report, say)
-            name, model = remote.sh(scripts.PREVIOUS).splitlines()
+            name, model = scripts.release_and_model(remote, scripts.PREVIOUS)
             if not force:
                 report.facts = ask(remote, profile)
                 report.smoke = smoke(remote, name, model, profile, report.facts, ("fingerprint",))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tutelage.core.expected_outputs import EXPECTED
 from tutelage.core.model_package import COMPILED
 from tutelage.host.deploy.release import MODEL_SCRIPT, PLUGIN_SCRIPT, SUMS
+from tutelage.host.ssh.errors import RemoteError
 from tutelage.host.ssh.remote import Remote
 
 KEPT = 3  # releases to keep on a board
@@ -133,6 +134,27 @@ ROLLBACK = (
     'ln -sfn "$c" .previous; ln -sfn "$p" .current; mv -T .current current; '
     'mv -T .previous previous; sync; echo "${c#releases/} ${p#releases/}"'
 )
+
+
+def release_and_model(remote: Remote, script: str) -> tuple[str, str]:
+    """Return the name of a release and the path of its model.
+
+    Parameters
+    ----------
+    script : prints them, such as `PREVIOUS`
+
+    Raises
+    ------
+    ConnectionLost, RemoteError
+        As for `Remote.sh`, or the release has no model.
+    """
+    lines = remote.sh(script).splitlines()
+    if len(lines) != 2 or not re.fullmatch(r"[0-9a-f]{16}", lines[0]):
+        raise RemoteError(
+            f"{remote.host}: the release has no model, so it is damaged: deploy again"
+        )
+    return lines[0], lines[1]
+
 
 PRUNE = (
     "cd tutelage; c=$(readlink current); p=$(readlink previous); n=0; "

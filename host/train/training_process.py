@@ -80,7 +80,7 @@ class TrainingProcesses:
         if process.returncode:
             lines = errors.strip().splitlines() or [f"exit {process.returncode}"]
             raise RunFailed(f"{name}: {lines[-1]}")
-        result: dict[str, Any] = json.loads(output)
+        result = _result_in(output, name)
         return {
             "accuracy": result["accuracy"],
             "validation_accuracy": result["validation_accuracy"],
@@ -111,6 +111,16 @@ class TrainingProcesses:
             self._ended = True
             for process in self._running.values():
                 process.kill()
+
+
+def _result_in(output: str, name: str) -> dict[str, Any]:
+    """Return the JSON object at the end of a run's output, which a user's network may write to."""
+    start = output.rfind("\n{\n") + 1  # inner objects are indented
+    try:
+        result: dict[str, Any] = json.loads(output[start:])
+    except ValueError as error:
+        raise RunFailed(f"{name}: no result at the end of its output: {error}") from error
+    return result
 
 
 def _discard_other_run(file: Path, config: Mapping[str, Any]) -> None:

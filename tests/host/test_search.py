@@ -358,3 +358,26 @@ def _do_not_start(config: dict[str, Any], folder: Path) -> None:
     runs.end_all()
     with pytest.raises(RunFailed, match="interrupted"):
         runs.run("changed", config, folder)
+
+
+def test_what_a_network_prints_is_not_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended the study and all of its cells with a traceback."""
+    accuracies = {"accuracy": 1.0, "validation_accuracy": None, "teacher_accuracy": None}
+    result = json.dumps({"classes": [{"top": 1.0}], **accuracies}, indent=2)
+    printed = ["", ""]
+
+    def start(_: TrainingProcesses, *_arguments: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["printf", "%s", f"{printed[0]}{result}\n{printed[-1]}"], text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    monkeypatch.setattr(TrainingProcesses, "_start", start)
+    for printed in (["", ""], ["{1: 2}\nlayers: {\n}\n", ""], ["{\n", ""]):
+        found = TrainingProcesses().run("cell", {}, tmp_path / f"run{len(printed[0])}")
+        assert found.items() >= accuracies.items()
+    printed = ["", "Bye!\n"]
+    with pytest.raises(RunFailed, match="cell: no result at the end of its output: Extra data"):
+        TrainingProcesses().run("cell", {}, tmp_path / "run")

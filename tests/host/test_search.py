@@ -25,6 +25,7 @@ from tutelage.host.search.storage import (
     Shared,
     StorageError,
     StorageUsageError,
+    number_in,
     open_study,
     storage_errors,
     trials_of,
@@ -381,3 +382,9 @@ def test_what_a_network_prints_is_not_its_result(
     printed = ["", "Bye!\n"]
     with pytest.raises(RunFailed, match="cell: no result at the end of its output: Extra data"):
         TrainingProcesses().run("cell", {}, tmp_path / "run")
+
+
+def test_numbers_of_a_damaged_storage() -> None:
+    """Python's JSON has NaN, Infinity and integers of any length."""
+    stored = json.loads(f'{{"a": 2, "b": NaN, "c": Infinity, "d": -1{"0" * 400}, "e": "1"}}')
+    assert [number_in(stored, key) for key in "abcdef"] == [2.0, *[None] * 5]

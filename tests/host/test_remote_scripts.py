@@ -14,8 +14,10 @@ import pytest
 
 from tutelage.core.board_profile import load_profile
 from tutelage.host.deploy import DeployError, findings, measurement_scripts, rollback, scripts
+from tutelage.host.deploy.installation import _copy
 from tutelage.host.deploy.measurement import listing
 from tutelage.host.deploy.packages import CARRIED
+from tutelage.host.deploy.release import SUMS, seal
 from tutelage.host.deploy.smoke import smoke
 from tutelage.host.ssh import lock as locking
 from tutelage.host.ssh.errors import ConnectionLost, RemoteError
@@ -150,3 +152,21 @@ def test_a_damaged_release_is_not_rolled_back_to(remote: Remote, tmp_path: Path)
     assert report.error == "board: the release has no model, so it is damaged: deploy again"
     with pytest.raises(RemoteError, match="the release has no model"):
         scripts.release_and_model(remote, measurement_scripts.CURRENT)
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
+def test_a_damaged_file_of_an_older_release_is_copied_again(remote: Remote, tmp_path: Path) -> None:
+    """Every deployment linked it, found the wrong checksum and ended."""
+    stage, old = tmp_path / "my stagé", tmp_path / "tutelage/releases/0123456789abcdef"
+    stage.mkdir()
+    for name in ("same", "damaged"):
+        (stage / name).write_text(name)
+    seal(stage)
+    shutil.copytree(stage, old)
+    (old / "damaged").write_text("DAMAGED")
+    shutil.copystat(stage / "damaged", old / "damaged")
+    _copy(remote, stage, ".new.partial", [old.name], 0)
+    new = old.with_name(".new.partial")
+    assert {path.name: path.read_text() for path in new.iterdir() if path.name != SUMS} == {
+        "same": "same", "damaged": "damaged"}  # fmt: skip
+    assert (new / "same").samefile(old / "same") and (old / "damaged").read_text() == "DAMAGED"

@@ -25,6 +25,11 @@ from tutelage.core.files import read_bounded
 MAX_JSON_BYTES = 16 << 20
 """Largest file of results that is read: a run of a hundred windows takes 1 MB."""
 
+MOST_LEVELS = 100
+"""Largest depth of nested objects and lists: Python reads deeper JSON than it writes."""
+
+_NESTED = (dict, list)
+
 T = TypeVar("T")
 
 
@@ -62,13 +67,25 @@ def read_results(kind: type[T], path: Path, what: str) -> T:
 
 
 def json_value(data: str | bytes) -> Any:
-    """Return the value of a JSON text; raises MismatchError if it is not JSON."""
+    """Return the value of a JSON text; raises MismatchError if it is not JSON, or too deep."""
     try:
-        return json.loads(data)
+        value = json.loads(data)
     except RecursionError:
         raise MismatchError("it is nested too deeply") from None
     except ValueError as error:
         raise MismatchError(f"it is not JSON: {error}".split("\n", 1)[0]) from None
+    if _is_deep(value):
+        raise MismatchError("it is nested too deeply")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Return whether a JSON value has more than `MOST_LEVELS` levels."""
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        inner = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, _NESTED)]
+        level = [child for children in inner for child in children]
+    return bool(level)
 
 
 def decode(kind: Any, value: object, place: str = "") -> Any:

@@ -64,8 +64,8 @@ def bench(
 
     Raises
     ------
-    BenchUsageError, and the errors of `load_subject`
-        The model or an option cannot be used; nothing was measured.
+    BenchUsageError, OSError, and the errors of `load_subject`
+        The model, an option or the directory cannot be used; nothing was measured.
     """
     settings = _settings(options)
     folder = output or DEFAULT_OUTPUT / datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
@@ -75,6 +75,7 @@ def bench(
     comparison = Bench(settings, subject, images, read_runs(options.dpu, subject), say,
                        meter_arguments)  # fmt: skip
     check_rows(settings.watts, [row.id for row in comparison.rows])
+    folder.mkdir(parents=True, exist_ok=True)  # before the measurement, which would be lost
     comparison.go()
     results = comparison.results()
     return results, folder, write(folder, results)

@@ -333,11 +333,13 @@ def _attach_command(host: str, name: str, options: MeasureOptions) -> str:
 
 @contextmanager
 def _ended_like_ctrl_c() -> Iterator[None]:
-    """Handle SIGTERM, and SIGHUP when the terminal closes, like Ctrl-C."""
-    kinds = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(kind, signal.default_int_handler) for kind in kinds]
+    """Handle SIGTERM, and SIGHUP when the terminal closes, like Ctrl-C, unless they are ignored."""
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGHUP)}
+    caught = [kind for kind, handler in before.items() if handler is not signal.SIG_IGN]  # nohup
+    for kind in caught:
+        signal.signal(kind, signal.default_int_handler)
     try:
         yield
     finally:
-        for kind, handler in zip(kinds, before, strict=True):
-            signal.signal(kind, handler)
+        for kind in caught:
+            signal.signal(kind, before[kind])

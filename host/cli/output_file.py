@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 
+from tutelage.core import files
 from tutelage.core.errors import FAILED, TutelageError
 
 
@@ -16,24 +15,15 @@ class WriteError(TutelageError):
 
 
 def write_file(path: Path, content: bytes | memoryview) -> None:
-    """Write a file atomically; write directly to a pipe or a terminal.
+    """Write a file as `tutelage.core.files.write_file` does.
 
     Raises
     ------
     WriteError
         The file cannot be written.
     """
-    scratch = None
     try:
-        if path.exists() and not path.is_file():
-            path.write_bytes(content)
-            return
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        scratch.write_bytes(content)
-        scratch.replace(path)
+        files.write_file(path, content)
     except (OSError, ValueError) as error:
-        if scratch is not None:
-            with contextlib.suppress(OSError):
-                scratch.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or error
         raise WriteError(f"{path}: cannot write: {reason}") from error

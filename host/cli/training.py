@@ -162,8 +162,7 @@ def study(options: StudyOptions) -> int:
     plan = studies.read_study(options.spec or studies.DEFAULT, options.output)
     console = Console(stderr=options.json, highlight=False, markup=False, soft_wrap=True)
     jobs = options.jobs or len(os.sched_getaffinity(0))
-    done = f"{len(plan.done())} of {counted(len(plan.cells), 'cell')} finished, in {plan.table}"
-    console.print(f"{done}{_time_left(plan, jobs)}")
+    console.print(f"{_finished(plan)}{_time_left(plan, jobs)}")
     failures = 0
     for cell, result in plan.run(jobs, options.limit, shared):
         if isinstance(result, str):
@@ -186,6 +185,13 @@ def study(options: StudyOptions) -> int:
         print(table)
     undone = 0 if options.limit else len(plan.cells) - len(rows)  # other workers' failures too
     return FAILED if failures or undone else DONE
+
+
+def _finished(plan: Study) -> str:
+    done = f"{len(plan.done())} of {counted(len(plan.cells), 'cell')} finished"
+    repeated = plan.repeated()
+    again = f", {len(repeated)} of them to be run again for their weights" if repeated else ""
+    return f"{done}{again}, in {plan.table}"
 
 
 def _time_left(plan: Study, jobs: int) -> str:

@@ -48,12 +48,14 @@ def deploy(hosts: list[str], plan: Plan, say: Say) -> list[Report]:
         A host, the board, the model or an accepted finding is not valid.
     """
     check_plan(hosts, plan)
-    packages, emulated = Packages(plan.wheels), EmulatedOutputs(plan.model, plan.plugin is not None)
+    programs = Programs()
+    packages = Packages(plan.wheels, programs)
+    emulated = EmulatedOutputs(plan.model, plan.plugin is not None)
 
     def one(remote: Remote, report: Report) -> None:
         _deploy(remote, plan, packages, emulated, report, say)
 
-    return _on_all(hosts, plan.ssh_config, one)
+    return _on_all(hosts, plan.ssh_config, one, programs)
 
 
 def deploy_one(host: str, plan: Plan, say: Say) -> Report:
@@ -99,7 +101,7 @@ def rollback(
     def back(remote: Remote, report: Report) -> None:
         with _locked(remote, say):
             _warn_of_measurement(remote, report, say)
-            name, model = remote.sh(scripts.PREVIOUS).splitlines()
+            name, model = scripts.release_and_model(remote, scripts.PREVIOUS)
             if not force:
                 report.facts = ask(remote, profile)
                 report.smoke = smoke(remote, name, model, profile, report.facts, ("fingerprint",))
@@ -107,14 +109,16 @@ def rollback(
             serve(remote, "", report)
             report.state = "rolled back"
 
-    return _on_all(hosts, ssh_config, back)
+    return _on_all(hosts, ssh_config, back, Programs())
 
 
 def _on_all(
-    hosts: list[str], ssh_config: Path | None, work: Callable[[Remote, Report], None]
+    hosts: list[str],
+    ssh_config: Path | None,
+    work: Callable[[Remote, Report], None],
+    programs: Programs,
 ) -> list[Report]:
-    """Connect to all hosts in parallel and call `work` for each; Ctrl-C ends their programs."""
-    programs = Programs()
+    """Connect to all hosts in parallel and call `work` for each; Ctrl-C ends the programs."""
 
     def one(host: str) -> Report:
         report, start = Report(host), time.monotonic()

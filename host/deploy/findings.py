@@ -28,6 +28,8 @@ _FACTS: dict[str, Any] = {
     "machine": str, "glibc": str, "executable": str, "home": str, "modules": dict, "paths": dict,
     "rsync": bool, "free_bytes": int, "time": (int, float), "fingerprint": (int, type(None)),
 }  # fmt: skip
+_IN_COMMANDS = ("python", "machine", "glibc", "executable", "extra_path", "home")
+_LAST_TIME = 1e12  # s since 1970; Python's integers have no limit
 _MODULES = {"numpy", "cv2", "vart", "xir", "pynq", "tomli", *CARRIED}
 
 
@@ -81,13 +83,16 @@ def ask(remote: Remote, profile: Profile) -> dict[str, Any]:
 
 
 def _is_complete(facts: Any) -> bool:
-    """Whether an answer has all fields that are used, with the right types."""
+    """Whether an answer has all fields that are used, with usable values of the right types."""
     return (
         isinstance(facts, dict)
         and all(isinstance(facts.get(name), kinds) for name, kinds in _FACTS.items())
         and all(isinstance(facts["modules"].get(name), str | None) for name in facts["modules"])
         and facts["modules"].keys() >= _MODULES
-        and re.fullmatch(r"[0-9]+\.[0-9]+[\w.+]*", facts["python"]) is not None
+        # Commands cannot have zero bytes or lone surrogates, units no line breaks.
+        and all((facts[name] or "").isprintable() for name in _IN_COMMANDS)
+        and abs(facts["time"]) < _LAST_TIME  # NaN is not
+        and re.fullmatch(r"[0-9]{1,3}\.[0-9]{1,3}[\w.+]*", facts["python"]) is not None
     )
 
 

@@ -28,7 +28,7 @@ from tutelage.host.deploy.measurement_progress import MeasurementProgress
 from tutelage.host.deploy.measurement_results import FILES, verify
 from tutelage.host.deploy.plan import BoardPlan
 from tutelage.host.deploy.release import model_path
-from tutelage.host.deploy.scripts import MEASUREMENTS, MEASURING
+from tutelage.host.deploy.scripts import MEASUREMENTS, MEASURING, release_and_model
 from tutelage.host.ssh.advice import NOISE
 from tutelage.host.ssh.errors import AccessRefused, ConnectionLost, RemoteError, RemoteUsageError
 from tutelage.host.ssh.hosts import check_hosts
@@ -124,10 +124,8 @@ def listing(host: str, ssh_config: Path | None) -> list[tuple[str, str]]:
     """
     check_hosts([host])
     lines = Remote(host, ssh_config).sh(measurement_scripts.LIST).splitlines()
-    pairs = [
-        tuple(line.split(" ", 1)) for line in lines if measurement_scripts.IDENTIFIER.match(line)
-    ]
-    return [(name, state) for name, state in pairs]
+    found = map(measurement_scripts.LISTED.fullmatch, lines)
+    return [(line[1], line[2]) for line in found if line]
 
 
 def cancel(host: str, ssh_config: Path | None, name: str) -> None:
@@ -156,6 +154,8 @@ def follow(host: str, ssh_config: Path | None, name: str, say: Say) -> None:
         try:
             with closing(remote.stream(measurement_scripts.follow_script(name, seen + 1))) as lines:
                 for line in lines:
+                    if not line.endswith("\n"):
+                        continue  # cut by a lost connection; the next follower reads it again
                     seen += 1
                     progress.take(line)
                     pauses = _pauses()
@@ -190,8 +190,7 @@ def collect(host: str, ssh_config: Path | None, name: str, results: Path, say: S
 def _release(remote: Remote, host: str, what: Measuring, say: Say) -> tuple[str, str]:
     """Return the name of the release to measure, and its model's path in it."""
     if what.model is None:
-        words = remote.sh(measurement_scripts.CURRENT).splitlines()
-        return words[0], words[1]
+        return release_and_model(remote, measurement_scripts.CURRENT)
     accepted = tuple(name for name in what.accepted if name in ACCEPTABLE)
     plan = Plan(what.board, what.model, what.wheels, what.ssh_config, accepted, what.plugin)
     report = deploy_one(host, plan, say)

@@ -5,13 +5,14 @@ They come from a board and are untrusted: links are not followed, sizes are boun
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tutelage.core.errors import MeasureError
+from tutelage.core.files import write_file
 from tutelage.core.results.run_json import RUN_FILE, RUNNING, run_table
 from tutelage.core.results.typed_json import ResultsError
+from tutelage.core.text import json_text
 from tutelage.host.ssh.received import read_received, sha256_of_received
 
 SUMMARY, SUMS, LOG = "summary.md", "SHA256SUMS", "log"
@@ -88,7 +89,6 @@ def _mark_broken_off(folder: Path) -> None:
         return
     run["state"] = "broken off"
     run["error"] = "the process ended without a message: it was killed, or the board restarted"
-    text = json.dumps(run, indent=2, ensure_ascii=False) + "\n"
-    (folder / RUN_FILE).write_text(text, encoding="utf-8")
+    write_file(folder / RUN_FILE, json_text(run, indent=2) + "\n")
     table = summary(folder).replace(", running. ", ", broken off. ", 1) + "\n"
     (folder / SUMMARY).write_text(table, encoding="utf-8")

@@ -11,6 +11,8 @@ from tutelage.host.ssh.errors import RemoteUsageError
 
 IDENTIFIER = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
 """Pattern of a measurement's name."""
+LISTED = re.compile(rf"({IDENTIFIER.pattern}) (running|ended|collected)")
+"""Pattern of a line that `LIST` prints."""
 _KEPT = 20  # collected measurements to keep on a board
 
 CURRENT = (

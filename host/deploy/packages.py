@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.host.deploy.release import ReleaseError
+from tutelage.host.ssh.bounded_process import Programs, ProgramsEnded, TooMuchOutput, run_bounded
 from tutelage.host.ssh.errors import telling_line
 
 # Package that the board may lack -> requirement to include then (the ranges of setup.py). pip
@@ -25,6 +25,7 @@ CARRIED = {
     "uvicorn": "uvicorn>=0.30",
     "rich": "rich>=13.0",
 }
+_MOST_OUTPUT = 1 << 20  # of pip, bytes
 _FOR_OLD = ("tomli>=2.0", "exceptiongroup", "typing_extensions")  # below Python 3.11
 
 
@@ -34,10 +35,11 @@ class Packages:
     Parameters
     ----------
     wheels : directory of wheels; None for the package index
+    programs : group of programs to add pip to, which another thread may end
     """
 
-    def __init__(self, wheels: Path | None) -> None:
-        self._wheels = wheels
+    def __init__(self, wheels: Path | None, programs: Programs | None = None) -> None:
+        self._wheels, self._programs = wheels, programs
         self._lock = threading.Lock()
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         self._cache = base / "tutelage" / "packages"
@@ -52,7 +54,7 @@ class Packages:
         Raises
         ------
         ReleaseError
-            A package is not available for that board.
+            A package is not available for that board, or pip was ended.
         """
         wanted = [text for name, text in CARRIED.items() if facts["modules"][name] is None]
         version = ".".join(facts["python"].split(".")[:2])
@@ -77,8 +79,9 @@ class Packages:
         except OSError as error:
             raise ReleaseError(f"packages for the board: {folder.parent}: {error.strerror}; set "
                                "XDG_CACHE_HOME to a directory for them") from error  # fmt: skip
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile",
-                   "--disable-pip-version-check", "--target", str(partial / "all"),
+        # If pip is killed, its own temporary files are removed with `partial`.
+        command = ["env", f"TMPDIR={partial}", sys.executable, "-m", "pip", "install", "--quiet",
+                   "--no-compile", "--disable-pip-version-check", "--target", str(partial / "all"),
                    "--only-binary=:all:", "--implementation", "cp",
                    "--python-version", ".".join(facts["python"].split(".")[:2])]  # fmt: skip
         for platform in _platforms(facts["machine"], facts["glibc"]):
@@ -86,7 +89,7 @@ class Packages:
         if self._wheels is not None:
             command += ["--no-index", "--find-links", str(self._wheels)]
         try:
-            done = subprocess.run([*command, *wanted], capture_output=True, text=True)
+            done = run_bounded([*command, *wanted], "", None, _MOST_OUTPUT, self._programs)
             if done.returncode:
                 raise ReleaseError(f"packages for the board: {telling_line(done.stderr)}: give "
                                    "their wheels with --wheels DIR")  # fmt: skip
@@ -97,6 +100,8 @@ class Packages:
                 # Another process may have been faster; its packages are the same.
                 if not folder.is_dir():
                     raise
+        except (ProgramsEnded, TooMuchOutput) as error:
+            raise ReleaseError(f"packages for the board: {error}") from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 

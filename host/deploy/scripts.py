@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tutelage.core.expected_outputs import EXPECTED
 from tutelage.core.model_package import COMPILED
 from tutelage.host.deploy.release import MODEL_SCRIPT, PLUGIN_SCRIPT, SUMS
+from tutelage.host.ssh.errors import RemoteError
 from tutelage.host.ssh.remote import Remote
 
 KEPT = 3  # releases to keep on a board
@@ -20,6 +21,8 @@ MEASUREMENTS = "tutelage/measurements"
 """Directory of the measurements on a board, relative to the home directory."""
 
 _SMOKE_SECONDS = 120
+_KILL_SECONDS = 10  # between SIGTERM and SIGKILL: a job that hangs in VART blocks Python's handlers
+_TIMED_OUT = "[ $s = 124 ] || [ $s = 137 ]"  # statuses of timeout, the latter after SIGKILL
 
 JOB_SECONDS, OUTPUTS_SECONDS = 60, 480
 """Time limits of one job whose outputs are compared, and of all of them, s."""
@@ -59,15 +62,19 @@ def smoke_script(place: str, model: str, on_dpu: bool) -> str:
     model : path of the model in the release
     on_dpu : False only imports everything, for boards that cannot run the DPU
     """
-    enter = f"set -e; cd {RELEASES}/{place}; run='timeout {_SMOKE_SECONDS} .venv/bin/python'"
+    enter = f"set -e; cd {RELEASES}/{place}; "
+    enter += f"run='timeout -k {_KILL_SECONDS} {_SMOKE_SECONDS} .venv/bin/python'"
     if not on_dpu:
         return f"{enter}; $run app/classify.py --help > /dev/null"
     images = f"{model}/images" if not model.endswith(".xmodel") else ""
+    ended = shlex.quote(f"smoke test: no result within {_SMOKE_SECONDS} s")
     return (
-        f"{enter}; i=app/demo/images; test ! -d {shlex.quote(images or 'none')} || "
+        f"{enter}; s=0; i=app/demo/images; test ! -d {shlex.quote(images or 'none')} || "
         f"i={shlex.quote(images)}; "
         f"$run app/classify.py --model {shlex.quote(model)} $({PLUGIN_SCRIPT}) --source $i "
-        "--frames 3 --quiet --json - 2>.smoke || { tail -n 1 .smoke >&2; exit 1; }; rm -f .smoke"
+        "--frames 3 --quiet --json - 2>.smoke || s=$?; "
+        f"if {_TIMED_OUT}; then echo {ended} >&2; exit 1; "
+        "elif [ $s != 0 ]; then tail -n 1 .smoke >&2; exit 1; fi; rm -f .smoke"
     )
 
 
@@ -84,11 +91,12 @@ def outputs_script(place: str, model: str) -> str:
     ended = f"no result within {OUTPUTS_SECONDS} s"
     return (
         f"set -e; cd {RELEASES}/{place}; test -d {EXPECTED} || exit 0; rm -f .outputs.json; s=0; "
-        f"timeout -k 10 {OUTPUTS_SECONDS} .venv/bin/python -m tutelage.board.outputs_check "
+        f"timeout -k {_KILL_SECONDS} {OUTPUTS_SECONDS} "
+        ".venv/bin/python -m tutelage.board.outputs_check "
         f"--model {shlex.quote(compiled_path(model))} $({PLUGIN_SCRIPT}) --expected {EXPECTED} "
         f"--seconds {JOB_SECONDS} --report .outputs.json >/dev/null 2>.smoke || s=$?; "
         f"if [ -s .outputs.json ]; then head -c {MOST_REPORT} .outputs.json; "
-        f"elif [ $s = 124 ] || [ $s = 137 ]; then echo {shlex.quote(ended)} >&2; exit 1; "
+        f"elif {_TIMED_OUT}; then echo {shlex.quote(ended)} >&2; exit 1; "
         "else tail -n 1 .smoke >&2; exit 1; fi; rm -f .outputs.json .smoke"
     )
 
@@ -126,6 +134,27 @@ ROLLBACK = (
     'ln -sfn "$c" .previous; ln -sfn "$p" .current; mv -T .current current; '
     'mv -T .previous previous; sync; echo "${c#releases/} ${p#releases/}"'
 )
+
+
+def release_and_model(remote: Remote, script: str) -> tuple[str, str]:
+    """Return the name of a release and the path of its model.
+
+    Parameters
+    ----------
+    script : prints them, such as `PREVIOUS`
+
+    Raises
+    ------
+    ConnectionLost, RemoteError
+        As for `Remote.sh`, or the release has no model.
+    """
+    lines = remote.sh(script).splitlines()
+    if len(lines) != 2 or not re.fullmatch(r"[0-9a-f]{16}", lines[0]):
+        raise RemoteError(
+            f"{remote.host}: the release has no model, so it is damaged: deploy again"
+        )
+    return lines[0], lines[1]
+
 
 PRUNE = (
     "cd tutelage; c=$(readlink current); p=$(readlink previous); n=0; "

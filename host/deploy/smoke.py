@@ -16,6 +16,9 @@ from tutelage.host.deploy.plan import DeployError
 from tutelage.host.deploy.scripts import RELEASES, compiled_path, smoke_script
 from tutelage.host.ssh.remote import Remote
 
+# Errors of an answer that is not the expected JSON; a board may send anything.
+_NOT_FIGURES = (ValueError, LookupError, TypeError, OverflowError, RecursionError)
+
 
 def smoke(
     remote: Remote,
@@ -54,9 +57,10 @@ def smoke(
         outputs = f"accepted: {error}; "
     try:
         figures = json.loads(remote.sh(smoke_script(place, model, True)))
-        total, classified, failed = (figures["frames"][n] for n in ("in", "classified", "failed"))
+        counts = (int(figures["frames"][name]) for name in ("in", "classified", "failed"))
+        total, classified, failed = counts
         provider = figures["provider"]
-    except (ValueError, LookupError, TypeError) as error:
+    except _NOT_FIGURES as error:
         raise DeployError("smoke test: returned no figures") from error
     if failed or not classified:
         raise DeployError(f"smoke test: {failed} of {counted(total, 'frame')} failed")
@@ -72,7 +76,7 @@ def _check_model(
     try:
         compiled = json.loads(remote.sh(f"cd {RELEASES}/{place} && {command}"))
         number, name = compiled["fingerprint"], compiled["dpu_name"]
-    except (ValueError, LookupError, TypeError) as error:
+    except _NOT_FIGURES as error:
         raise DeployError("fingerprint: the check of the model returned none") from error
     own = facts["fingerprint"] or (profile.overlay.fingerprint if profile.overlay else None)
     if own is not None and number != own:

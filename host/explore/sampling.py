@@ -34,8 +34,8 @@ from tutelage.host.search.storage import (
     storage_errors,
     trials_of,
 )
-from tutelage.host.search.training_process import TrainingProcesses
 from tutelage.host.search.worker import work
+from tutelage.host.train.training_process import TrainingProcesses
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler

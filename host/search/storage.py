@@ -14,6 +14,7 @@ import json
 import math
 import os
 import random
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -286,6 +287,8 @@ def trials_of(study: Study) -> list[FrozenTrial]:
 
 
 def number_in(attributes: Mapping[str, Any], key: str) -> float | None:
-    """Return a number that a worker stored; None if it is missing or not a number."""
+    """Return a number that a worker stored; None if it is missing or not a finite number."""
     value = attributes.get(key)
-    return float(value) if isinstance(value, (int, float)) else None
+    # Comparisons of Python's integers, which have no limit, with floats are exact.
+    known = isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
+    return float(value) if known else None

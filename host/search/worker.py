@@ -7,9 +7,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol, TypeVar
 
-from tutelage.host.search.training_process import TrainingFailed
+from tutelage.core.errors import FAILED, TutelageError
 
 T = TypeVar("T")
+
+
+class RunFailed(TutelageError):
+    """An item's run ended without a result."""
+
+    status = FAILED
 
 
 class Queue(Protocol[T]):
@@ -43,7 +49,7 @@ def work(
     Parameters
     ----------
     queue : the items
-    run : returns an item's result, or raises TrainingFailed or OSError
+    run : returns an item's result, or raises RunFailed or OSError
     jobs : number of items that run in parallel
     limit : largest number of items to run; 0: all
     stop : ends the calls of `run`; called at the end, also after Ctrl-C
@@ -73,7 +79,7 @@ def _work(
             item = running.pop(future)
             try:
                 result = future.result()
-            except (TrainingFailed, OSError) as error:
+            except (RunFailed, OSError) as error:
                 if queue.fail(item, str(error)):
                     yield item, str(error)
                 continue

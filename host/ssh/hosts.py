@@ -19,7 +19,8 @@ def check_hosts(hosts: Sequence[str]) -> None:
         A name is not valid or occurs twice, or ssh or rsync is not installed.
     """
     for host in hosts:
-        if not re.fullmatch(r"[\w][\w.@-]*", host) and not _is_ipv6(host):
+        # No "@-": rsync and older versions of ssh take a name that begins with - as an option.
+        if not re.fullmatch(r"\w(?:[\w.-]|@(?!-))*", host) and not _is_ipv6(host):
             raise RemoteUsageError(f"{host!r}: neither user@host nor a name in ~/.ssh/config")
     if len(set(hosts)) != len(hosts):
         raise RemoteUsageError("a host is named twice")

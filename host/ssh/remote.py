@@ -70,12 +70,13 @@ class Remote:
     Attributes
     ----------
     noise : text that was printed before an answer; "" for none
+    guard : shell script that `sh` runs before each command, and that can end it; "" for none
     """
 
     def __init__(self, host: str, config: Path | None, programs: Programs | None = None) -> None:
         self.host = host
         self._programs = programs or Programs()
-        self.noise = ""
+        self.noise = self.guard = ""
         self._config = config
         self._own = ssh_command(config)
         settings = ssh_settings(host, config)
@@ -142,7 +143,7 @@ class Remote:
         limit = STEP_SECONDS if seconds is None else seconds
         marker = Marker()
         printed, errors = self.run_program(
-            self.ssh(marker.before(command)), text, (SSH_LOST,), limit, marker
+            self.ssh(marker.before(self.guard + command)), text, (SSH_LOST,), limit, marker
         )
         noise, answer = marker.split(printed)
         if answer is None:

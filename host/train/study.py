@@ -20,7 +20,6 @@ from tutelage.core.files import replaced, write_file
 from tutelage.core.messages import say
 from tutelage.core.text import counted
 from tutelage.host.search.storage import Shared
-from tutelage.host.search.training_process import TrainingProcesses
 from tutelage.host.search.worker import work
 from tutelage.host.train.config import ConfigError, make_config, read_toml
 from tutelage.host.train.run_identity import WEIGHTS
@@ -35,6 +34,7 @@ from tutelage.host.train.study_cells import (
 from tutelage.host.train.study_judge import JUDGES, judged, write_judge
 from tutelage.host.train.study_queue import own_cells, shared_cells
 from tutelage.host.train.study_time import seconds_left
+from tutelage.host.train.training_process import TrainingProcesses
 
 DEFAULT = Path(__file__).with_name("study.toml")
 COLUMNS = (
@@ -162,7 +162,7 @@ class Study:
         """
         self.output.mkdir(parents=True, exist_ok=True)
         write_judge(self.output, self.judged_by)
-        done = self._usable()
+        done = set(self.done()) - self.repeated()
         runs = TrainingProcesses(jobs)
 
         def train(cell: StudyCell) -> dict[str, Any]:
@@ -171,19 +171,20 @@ class Study:
         with shared_cells(self, done, shared, runs) if shared else own_cells(self, done) as cells:
             yield from work(cells, train, jobs, limit, runs.end_all)
 
-    def _usable(self) -> set[str]:
-        """Return the finished cells, less those to repeat for their weights.
+    def repeated(self) -> set[str]:
+        """Return the names of the finished cells that are run again for their weights.
 
         These are not on this disk, and a cell that is still to be run starts from them.
         """
         cells, done = {cell.name: cell for cell in self.cells}, set(self.done())
         waiting = [cell for cell in self.cells if cell.name not in done]
+        repeated = set[str]()
         while waiting:
             for name in waiting.pop().needs:
-                if name in done and not self.weights(name).exists():
-                    done.remove(name)
+                if name in done - repeated and not self.weights(name).exists():
+                    repeated.add(name)
                     waiting.append(cells[name])
-        return done
+        return repeated
 
     def weights(self, cell: str) -> Path:
         """Return the path of the weights of a cell, by its name."""
@@ -191,7 +192,8 @@ class Study:
 
     def seconds_left(self, jobs: int) -> float | None:
         """Return an estimate of the remaining time, s, see `study_time`; None if unknown."""
-        return seconds_left(self.cells, self.done(), self.spec.get("seconds", {}), jobs)
+        expected = self.spec.get("seconds", {})
+        return seconds_left(self.cells, self.done(), self.repeated(), expected, jobs)
 
     def judged(self, rows: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
         """Return rows of study.csv as `study_judge.judged` does."""

@@ -22,8 +22,8 @@ from tutelage.host.search.storage import (
     storage_errors,
     trials_of,
 )
-from tutelage.host.search.training_process import TrainingProcesses
 from tutelage.host.train.study_cells import StudyCell
+from tutelage.host.train.training_process import TrainingProcesses
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tutelage.host.train.study_cells import StudyCell
@@ -12,10 +12,11 @@ from tutelage.host.train.study_cells import StudyCell
 def seconds_left(
     cells: Sequence[StudyCell],
     done: Mapping[str, Mapping[str, str]],
+    repeated: Collection[str],
     expected: Mapping[str, Any],
     jobs: int,
 ) -> float | None:
-    """Return an estimate of the time of the cells that are not finished, s.
+    """Return an estimate of the time of the cells that are still to be run, s.
 
     A cell is expected to take the mean time of finished cells of its method, preferably at the same
     bit width, or else the time that `expected` has for its kind.
@@ -23,6 +24,7 @@ def seconds_left(
     Parameters
     ----------
     done : rows of study.csv by the cells' names
+    repeated : names of the finished cells that are run again
     expected : seconds by kind of cell, see `kind_of`
     jobs : number of cells that run at a time
 
@@ -37,7 +39,7 @@ def seconds_left(
                 found.setdefault(key, []).append(seconds)
     total = 0.0
     for cell in cells:
-        if cell.name in done:
+        if cell.name in done and cell.name not in repeated:
             continue
         times = next((found[key] for key in _keys(cell) if key in found), None)
         guess = statistics.mean(times) if times else _number(expected.get(kind_of(cell)))

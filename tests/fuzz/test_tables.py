@@ -33,10 +33,10 @@ from tutelage.core.expected_outputs import (
 from tutelage.core.toml_file import TomlError
 from tutelage.host.explore import space as explore_space
 from tutelage.host.search.storage import Shared, StorageError, open_study
-from tutelage.host.search.training_process import TrainingProcesses
 from tutelage.host.train import checkpoint, study, study_queue
 from tutelage.host.train.config import ConfigError, make_config, read_toml
 from tutelage.host.train.data import DataError
+from tutelage.host.train.training_process import TrainingProcesses
 
 _VALUES = [
     "-1", "0", "1", "2.5", "1e400", "nan", "-inf", "9223372036854775807", "9" * 40, "9" * 400,

@@ -262,6 +262,15 @@ def _check_files(report: dict[str, Any], out: Path) -> None:
         assert f" {head} |" in text
 
 
+def test_a_directory_that_cannot_be_made_is_reported_before_anything_is_measured(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Bench, "go", lambda _: pytest.fail("measured, and then lost"))
+    (tmp_path / "file").touch()
+    assert main(["bench", str(demo), "--limit", "3", "--output", str(tmp_path / "file/out")]) == 1
+    assert f"Not a directory: '{tmp_path}/file/out'" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_windows_are_interleaved_and_turn(demo: Path) -> None:
     results = _bench(demo, QUICK, repetitions=3).results()

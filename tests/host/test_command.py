@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +15,10 @@ typer = pytest.importorskip("typer", reason="the command line needs Typer")
 
 from tutelage.core.commands import COMMANDS, Command  # noqa: E402
 from tutelage.core.errors import TutelageError  # noqa: E402
+from tutelage.host.cli import boards  # noqa: E402
 from tutelage.host.cli import command as commands  # noqa: E402
 from tutelage.host.cli.command import SEVERAL, command, repeated, run  # noqa: E402
+from tutelage.host.cli.output_file import WriteError, write_file  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,3 +123,32 @@ def test_help_has_the_tables_line_more_and_examples(capsys: pytest.CaptureFixtur
 def test_repeated(arguments: str, wanted: str) -> None:
     several = {"--mean": float, "--images": str}
     assert repeated(arguments.split(), several) == wanted.split()
+
+
+def test_an_output_does_not_follow_a_planted_link(tmp_path: Path) -> None:
+    """Others may be able to write to the directory, such as /tmp."""
+    (tmp_path / "own").write_text("kept")
+    (tmp_path / f".net.svg.{os.getpid()}").symlink_to("own")
+    write_file(tmp_path / "net.svg", b"drawing")
+    assert (tmp_path / "own").read_text() == "kept"
+    assert (tmp_path / "net.svg").read_bytes() == b"drawing"
+    with pytest.raises(WriteError, match=r"none/net\.svg: cannot write: No such file"):
+        write_file(tmp_path / "none/net.svg", b"")
+
+
+def test_nohup_is_respected() -> None:
+    before, passed = signal.signal(signal.SIGHUP, signal.SIG_IGN), list[str]()
+    try:
+        with pytest.raises(KeyboardInterrupt), boards._ended_like_ctrl_c():
+            os.kill(os.getpid(), signal.SIGHUP)
+            passed.append("SIGHUP")
+            os.kill(os.getpid(), signal.SIGTERM)
+            passed.append("SIGTERM")
+        assert passed == ["SIGHUP"]
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with pytest.raises(KeyboardInterrupt), boards._ended_like_ctrl_c():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)

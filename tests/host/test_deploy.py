@@ -30,6 +30,7 @@ from tutelage.host.deploy import KEPT, Plan, Report, deploy, findings_of, rollba
 from tutelage.host.deploy.packages import CARRIED, Packages
 from tutelage.host.deploy.release import ReleaseError
 from tutelage.host.ssh import remote
+from tutelage.host.ssh.bounded_process import Programs
 from tutelage.host.ssh.errors import RemoteError
 from tutelage.host.ssh.lock import lock, lock_command
 
@@ -454,6 +455,32 @@ def test_packages_are_unpacked_once_by_two_processes(
         Packages(wheels).for_board(facts)
 
 
+def test_the_unpacking_of_packages_ends_with_the_deployment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a Python whose pip hangs, as it does without an answer from the package index."""
+    python, started = tmp_path / "python", tmp_path / "started"
+    python.write_text(f'#!/bin/sh\ntouch "$TMPDIR/downloads" {started}\nexec sleep 1000\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "my caché"))
+    facts = {"modules": dict.fromkeys(CARRIED), "python": "3.11.2", "machine": "aarch64",
+             "glibc": "2.35"}  # fmt: skip
+    programs = Programs()
+    packages = Packages(None, programs)
+    with ThreadPoolExecutor() as pool:
+        unpacking = pool.submit(packages.for_board, facts)
+        while not started.exists():
+            assert not unpacking.done(), unpacking.result()
+            time.sleep(0.05)
+        programs.end()
+        with pytest.raises(ReleaseError, match="packages for the board"):
+            unpacking.result(timeout=60)
+    assert not list((tmp_path / "my caché/tutelage/packages").iterdir())
+    with pytest.raises(ReleaseError, match="packages for the board: interrupted"):
+        packages.for_board(facts)
+
+
 @pytest.mark.slow
 @needs_board
 def test_a_deployment_warns_of_a_measurement(
@@ -515,7 +542,7 @@ def test_a_lock_ends_with_its_holder(board: StandInBoard, monkeypatch: pytest.Mo
     killed = subprocess.Popen(lock_command(own, place), stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE)  # fmt: skip
     assert killed.stdin is not None and killed.stdout is not None
-    assert killed.stdout.readline() == b"held\n"
+    assert killed.stdout.readline().startswith(b"held ")
     killed.kill()
     killed.communicate()
     assert seconds_to_get_it() < 2.0 + 15
@@ -594,6 +621,7 @@ def test_several_boards_each_with_its_report(
 
 def test_wrong_use_and_dry_run(capsys: Any, model: Path) -> None:
     assert main(["deploy", "-oProxyCommand=x"]) == 2
+    assert main(["deploy", "user@-F"]) == 2
     assert main(["deploy", "a b"]) == 2
     assert main(["deploy", "host", "--model", "/nowhere"]) == 2
     assert main(["deploy", "host", "--model", str(model), "--board", "none"]) == 2

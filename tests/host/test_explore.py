@@ -41,10 +41,10 @@ from tutelage.host.explore.space import (
 )
 from tutelage.host.networks import create
 from tutelage.host.search.storage import Shared
-from tutelage.host.search.training_process import TrainingProcesses
 from tutelage.host.train.config import read_config, read_toml
 from tutelage.host.train.data import DataSet, load
 from tutelage.host.train.loop import train
+from tutelage.host.train.training_process import TrainingProcesses
 
 SMALL = {"growth_rate": [4, 8], "depth": [2, [1, 2]], "stem": ["stride2", "stride4"]}
 

@@ -16,8 +16,10 @@ from tests.stand_in_board import HOME, StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model
 from tests.stand_in_board.image import PYNQ_VENV
 from tutelage.__main__ import main
+from tutelage.core.errors import MeasureError
 from tutelage.host.deploy import measurement as measuring
 from tutelage.host.deploy.measurement_progress import MeasurementProgress
+from tutelage.host.deploy.measurement_results import verify
 from tutelage.host.deploy.release import Parts, ReleaseError, gather, seal
 from tutelage.host.ssh.errors import RemoteError
 from tutelage.host.ssh.received import ReceivedError, read_received, sha256_of_received
@@ -145,6 +147,19 @@ def test_figures_that_are_none(
     (measured / "run.json").write_text(text)
     assert _attach(board, tmp_path) == 1
     assert says in capsys.readouterr().err
+
+
+def test_a_run_that_was_broken_off_is_marked_whatever_it_contains(tmp_path: Path) -> None:
+    (tmp_path / "summary.md").write_text("")
+    for text in ("\\ud800", "\\u0000\\n\\u202e"):
+        (tmp_path / "run.json").write_text(f'{{"state": "running", "error": "{text}"}}')
+        verify(tmp_path)
+        run = json.loads((tmp_path / "run.json").read_bytes())
+        assert run["state"] == "broken off"
+    deep = "[" * 500 + "]" * 500
+    (tmp_path / "run.json").write_text(f'{{"state": "running", "deep": {deep}}}')
+    with pytest.raises(MeasureError, match="nested too deeply"):
+        verify(tmp_path)
 
 
 @needs_board

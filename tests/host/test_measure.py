@@ -186,6 +186,37 @@ def test_a_cut_network_loses_nothing(
     assert err.count("1/3 ") == err.count("3/3 ") == 1  # no line is repeated or lost
 
 
+def test_a_line_that_a_lost_connection_cuts_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a program in place of ssh that runs the commands here and breaks off once."""
+    name = "20260101T000000Z-abcd"
+    folder = tmp_path / "tutelage/measurements" / name
+    folder.mkdir(parents=True)
+    phases = [{"event": "phase", "at": n, "name": f"phase {n}", "seconds": 1} for n in range(3)]
+    lines = [json.dumps(phase) + "\n" for phase in phases]
+    (folder / "progress.jsonl").write_text("".join(lines))
+    marker = 33  # bytes, see `tutelage.host.ssh.answer_marker`
+    ssh = tmp_path / "bin/ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(
+        f"""#!/bin/sh
+case "$*" in *" -G "*) exit ;; esac
+for command; do :; done
+cd {tmp_path}
+test ! -e cut || exec sh -c "$command"
+touch cut; sh -c "$command" | head -c {marker + len(lines[0]) + len(lines[1]) - 9}; exit 255
+"""
+    )
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
+    said: list[str] = []
+    measuring.follow("board", None, name, said.append)
+    assert [text for text in said if "phase" in text] == [
+        f"{n:7.0f} s  phase {n}, 1 s" for n in range(3)
+    ]
+
+
 @pytest.mark.slow
 def test_a_killed_host_and_a_second_one(board: StandInBoard, tmp_path: Path, capsys: Any) -> None:
     process = _host_until(board, tmp_path, "1/3 ")

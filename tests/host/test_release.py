@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.stand_in_board.deployable import make_model
-from tutelage.host.deploy.release import Parts, gather, seal
+from tutelage.host.deploy.release import MODEL_SCRIPT, PLUGIN_SCRIPT, Parts, gather, seal
 
 
 def _figures(stage: Path, repo_root: Path, program: list[str]) -> None:
@@ -63,6 +63,26 @@ def test_on_a_board_the_deployed_model_is_the_default(tmp_path: Path, repo_root:
     assert shown("-c", code).strip() == str(stage / "plugin.py")
     code = "from tutelage.core.deployed_model import *; print(plugin_of(DEMO_MODEL))"
     assert shown("-c", code).strip() == "None"
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["directory", "file"])
+def test_scripts_find_the_same_model_as_the_release_itself(tmp_path: Path, single: bool) -> None:
+    """Scripts also search releases of older versions, which did not know their model."""
+    (tmp_path / "ops.py").write_text("")
+    model = make_model(tmp_path / "mine")
+    stage = tmp_path / "release"
+    stage.mkdir()
+    gather(stage, Parts("zcu104", model / "model.xmodel" if single else model, tmp_path / "ops.py"))
+    code = (
+        "from tutelage.core.deployed_model import *; model = default_model(); "
+        "print(model); print('--plugin', plugin_of(model))"
+    )
+    own, by_script = (
+        subprocess.run(command, cwd=stage, capture_output=True, text=True, check=True).stdout
+        for command in ([sys.executable, "-c", code],
+                        ["sh", "-c", f"{MODEL_SCRIPT}; {PLUGIN_SCRIPT}"])
+    )  # fmt: skip
+    assert own.replace(f"{stage}/", "") == by_script
 
 
 def test_the_program_enters_the_environment_of_its_release(tmp_path: Path) -> None:

@@ -25,13 +25,14 @@ from tutelage.host.search.storage import (
     Shared,
     StorageError,
     StorageUsageError,
+    number_in,
     open_study,
     storage_errors,
     trials_of,
     without_password,
 )
-from tutelage.host.search.training_process import TrainingFailed, TrainingProcesses
-from tutelage.host.search.worker import work
+from tutelage.host.search.worker import RunFailed, work
+from tutelage.host.train.training_process import TrainingProcesses
 
 LEASE = 0.6
 
@@ -256,7 +257,7 @@ class _Numbers:
 
 def _run(item: int) -> dict[str, Any]:
     if item == 2:
-        raise TrainingFailed("two")
+        raise RunFailed("two")
     return {"accuracy": item}
 
 
@@ -272,7 +273,7 @@ def test_a_worker_runs_ready_cells_and_waits_for_others() -> None:
 _PARENT = """
 import os, sys
 from pathlib import Path
-from tutelage.host.search.training_process import TrainingProcesses
+from tutelage.host.train.training_process import TrainingProcesses
 config = {"method": "float", "data": {"kind": "folder", "path": sys.argv[1]},
           "student": {"network": "densenet-tiny"}, "training": {"epochs": 10000, "batch_size": 60}}
 TrainingProcesses().run("long", config, Path(sys.argv[2]))
@@ -307,7 +308,7 @@ def test_a_run_ends_with_the_worker_that_started_it(repo_root: Path, tmp_path: P
 def test_no_run_starts_after_the_end(tmp_path: Path) -> None:
     runs = TrainingProcesses()
     runs.end_all()
-    with pytest.raises(TrainingFailed, match="interrupted"):
+    with pytest.raises(RunFailed, match="interrupted"):
         runs.run("late", {}, tmp_path)
 
 
@@ -356,5 +357,34 @@ def _do_not_start(config: dict[str, Any], folder: Path) -> None:
     """Prepare a folder for a run, which is ended before its process starts."""
     runs = TrainingProcesses()
     runs.end_all()
-    with pytest.raises(TrainingFailed, match="interrupted"):
+    with pytest.raises(RunFailed, match="interrupted"):
         runs.run("changed", config, folder)
+
+
+def test_what_a_network_prints_is_not_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended the study and all of its cells with a traceback."""
+    accuracies = {"accuracy": 1.0, "validation_accuracy": None, "teacher_accuracy": None}
+    result = json.dumps({"classes": [{"top": 1.0}], **accuracies}, indent=2)
+    printed = ["", ""]
+
+    def start(_: TrainingProcesses, *_arguments: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["printf", "%s", f"{printed[0]}{result}\n{printed[-1]}"], text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    monkeypatch.setattr(TrainingProcesses, "_start", start)
+    for printed in (["", ""], ["{1: 2}\nlayers: {\n}\n", ""], ["{\n", ""]):
+        found = TrainingProcesses().run("cell", {}, tmp_path / f"run{len(printed[0])}")
+        assert found.items() >= accuracies.items()
+    printed = ["", "Bye!\n"]
+    with pytest.raises(RunFailed, match="cell: no result at the end of its output: Extra data"):
+        TrainingProcesses().run("cell", {}, tmp_path / "run")
+
+
+def test_numbers_of_a_damaged_storage() -> None:
+    """Python's JSON has NaN, Infinity and integers of any length."""
+    stored = json.loads(f'{{"a": 2, "b": NaN, "c": Infinity, "d": -1{"0" * 400}, "e": "1"}}')
+    assert [number_in(stored, key) for key in "abcdef"] == [2.0, *[None] * 5]

@@ -21,13 +21,13 @@ pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not i
 from tutelage.__main__ import main
 from tutelage.core.toml_file import to_toml
 from tutelage.host.networks import create
-from tutelage.host.search.training_process import TrainingProcesses
 from tutelage.host.train import study as studies
 from tutelage.host.train import study_queue
 from tutelage.host.train.config import ConfigError, Quantisation, Training, read_toml
 from tutelage.host.train.study_judge import read_judge
 from tutelage.host.train.study_results import differences, figure, markdown
 from tutelage.host.train.study_time import seconds_left
+from tutelage.host.train.training_process import TrainingProcesses
 
 
 def _spec(folder: Path) -> dict[str, Any]:
@@ -206,10 +206,10 @@ def test_the_time_that_is_left() -> None:
     by_name = {cell.name: cell for cell in study.cells}
     cells = [by_name[name] for name in names]
     expected = {"float-teacher": 100, "float-student": 10, "qat": 20, "brevitas": 40}
-    assert seconds_left(cells, {}, expected, 2) == (100 + 10 + 2 * (20 + 40)) / 2
+    assert seconds_left(cells, {}, (), expected, 2) == (100 + 10 + 2 * (20 + 40)) / 2
     done = {names[2]: {"seconds": "30"}, names[3]: {"seconds": "50"}, names[1]: {"seconds": ""}}
-    assert seconds_left(cells, done, expected, 1) == 100 + 30 + 50
-    assert seconds_left(cells, {}, {"qat": 20}, 1) is None
+    assert seconds_left(cells, done, (), expected, 1) == 100 + 30 + 50
+    assert seconds_left(cells, {}, (), {"qat": 20}, 1) is None
 
 
 def test_a_study_is_judged_by_validation(spec: Path, tmp_path: Path) -> None:
@@ -535,8 +535,9 @@ def test_the_table_of_another_study_is_kept(
 
 
 def test_only_missing_weights_that_are_needed_are_trained_again(
-    repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     """As in a clone, which has the table of a study but not all weights."""
     trained = list[str]()
 
@@ -556,12 +557,18 @@ def test_only_missing_weights_that_are_needed_are_trained_again(
     weights = changed.weights("chain-w8a8-s0")
     weights.parent.mkdir(parents=True)
     weights.touch()
+    assert changed.repeated() == {"chain-w4a4-s0"}
+    assert changed.seconds_left(1) == 2.0  # of the changed cell and the repeated one
     list(changed.run(1))
     assert trained == ["chain-w4a4-s0", "chain-w3a3-s0"]
     trained.clear()
     weights.unlink()
-    changed = studies.Study(table | {"at": {"W3A3": {"training": {"lr": 0.2}}}}, tmp_path)
-    list(changed.run(1))
+    file = tmp_path / "study.toml"
+    file.write_text(to_toml(table | {"at": {"W3A3": {"training": {"lr": 0.2}}}}))
+    assert main(["study", str(file), "--output", str(tmp_path), "--jobs", "1"]) == 0
+    assert capsys.readouterr().out.startswith(
+        f"7 of 8 cells finished, 3 of them to be run again for their weights, in {study.table}; "
+    )
     assert trained == ["float-student-s0", "chain-w8a8-s0", "chain-w4a4-s0", "chain-w3a3-s0"]
 
 

@@ -1,6 +1,6 @@
 """Runs of `tutelage train` in child processes, which end with the process that started them.
 
-python -m tutelage.host.search.training_process PARENT RUN.toml --output DIR ...
+python -m tutelage.host.train.training_process PARENT RUN.toml --output DIR ...
 """
 
 from __future__ import annotations
@@ -18,19 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core.commands import PROGRAM
-from tutelage.core.errors import FAILED, TutelageError
+from tutelage.core.errors import FAILED
 from tutelage.core.files import write_file
 from tutelage.core.messages import run_command, run_program
 from tutelage.core.toml_file import to_toml
+from tutelage.host.search.worker import RunFailed
+from tutelage.host.train.config import make_config
+from tutelage.host.train.run_files import BEST, CHECKPOINT
+from tutelage.host.train.run_identity import is_run_of, starts
 
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
-class TrainingFailed(TutelageError):
-    """A run ended without a result; the message has the last line of its error output."""
-
-    status = FAILED
 
 
 class TrainingProcesses:
@@ -65,8 +63,9 @@ class TrainingProcesses:
 
         Raises
         ------
-        TrainingFailed
-            The run failed, or was ended by `end` or `end_all`.
+        RunFailed
+            The run failed, or was ended by `end` or `end_all`; the message has the last line of its
+            error output.
         """
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "config.toml"
@@ -80,8 +79,8 @@ class TrainingProcesses:
             self._running.pop(name, None)
         if process.returncode:
             lines = errors.strip().splitlines() or [f"exit {process.returncode}"]
-            raise TrainingFailed(f"{name}: {lines[-1]}")
-        result: dict[str, Any] = json.loads(output)
+            raise RunFailed(f"{name}: {lines[-1]}")
+        result = _result_in(output, name)
         return {
             "accuracy": result["accuracy"],
             "validation_accuracy": result["validation_accuracy"],
@@ -94,7 +93,7 @@ class TrainingProcesses:
         environment = {**os.environ, **dict.fromkeys(_THREAD_LIMITS, self._threads)}
         with self._lock:
             if self._ended:
-                raise TrainingFailed(f"{name}: interrupted")
+                raise RunFailed(f"{name}: interrupted")
             process = subprocess.Popen(command, env=environment, text=True,
                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
             self._running[name] = process
@@ -114,15 +113,21 @@ class TrainingProcesses:
                 process.kill()
 
 
+def _result_in(output: str, name: str) -> dict[str, Any]:
+    """Return the JSON object at the end of a run's output, which a user's network may write to."""
+    start = output.rfind("\n{\n") + 1  # inner objects are indented
+    try:
+        result: dict[str, Any] = json.loads(output[start:])
+    except ValueError as error:
+        raise RunFailed(f"{name}: no result at the end of its output: {error}") from error
+    return result
+
+
 def _discard_other_run(file: Path, config: Mapping[str, Any]) -> None:
     """Remove the checkpoint beside a run's config.toml if `config` cannot continue it.
 
     It is of another configuration, or older than weights that the run starts from.
     """
-    from tutelage.host.train.config import make_config
-    from tutelage.host.train.run_files import BEST, CHECKPOINT
-    from tutelage.host.train.run_identity import is_run_of, starts
-
     wanted, checkpoint = make_config(config), file.with_name(CHECKPOINT)
     newest = max((path.stat().st_mtime for path in starts(wanted) if path.exists()), default=0.0)
     if checkpoint.exists() and checkpoint.stat().st_mtime >= newest and is_run_of(file, wanted):

@@ -5,8 +5,8 @@
     found.on_cpu                          # ops on the CPU, with the reasons
 
 The passes are, in order: `fuse` (dpu/compiler/emulation.py) creates int8 ops and assigns them to
-devices, network.py finds the layers and their memory, plan.py decides what stays on the chip,
-memory.py places the rest in the DDR, emit.py generates instructions, and dpu/isa/tokens.py
+devices, layers.py finds the layers and stores.py their memory, plan.py decides what stays on the
+chip, memory.py places the rest in the DDR, emit.py generates instructions, and dpu/isa/tokens.py
 synchronises them. If a pass refuses an op, it is moved to the CPU and all passes start again.
 
 No file that it compiled has run on a real DPU so far.

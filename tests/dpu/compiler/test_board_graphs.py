@@ -1,0 +1,46 @@
+"""Quantised graphs, compiled for the ZCU104: what the DPU cannot compute goes to the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.dpu.compiler.test_board_networks import B4096
+from tutelage.core.fixed_point import Array
+from tutelage.dpu.compiler.board.graph import BoardModel, compile_for_board
+from tutelage.dpu.compiler.quantised import QuantisedModel
+from tutelage.dpu.engine.reference import load_engine
+from tutelage.dpu.inspect.samples import random_inputs
+from tutelage.dpu.xmodel.op import Op
+
+
+def _values(*shape: int) -> Array:
+    return np.random.default_rng(0).integers(-60, 60, shape, dtype=np.int8)
+
+
+def _network(*dims: int, point: int = 4) -> tuple[QuantisedModel, Op]:
+    model = QuantisedModel("net")
+    return model, model.input("image", [1, *dims], point)
+
+
+def _conv(m: QuantisedModel, name: str, x: Op, outputs: int = 16) -> Op:
+    channels = x.get_output_tensor().dims[3]
+    return m.conv2d(name, x, _values(outputs, 1, 1, channels), 7, None, 0, 4)
+
+
+def _compiled(m: QuantisedModel) -> BoardModel:
+    """Compile, and compare the outputs of the code with those of the quantised graph."""
+    quantised = m.finish()
+    found = compile_for_board(quantised, B4096)
+    original, by_code = load_engine(quantised), load_engine(found.graph, engine="instructions")
+    inputs = random_inputs(original.program, 2)
+    wanted = [*original.run_all(*inputs).values()]
+    for one, other in zip(by_code.run_all(*inputs).values(), wanted, strict=True):
+        np.testing.assert_array_equal(one.reshape(other.shape), other)
+    return found
+
+
+def test_an_input_is_read_on_both_sides_of_an_op_on_the_cpu() -> None:
+    m, x = _network(6, 6, 16)
+    odd = m.graph.create_op("odd", "sigmoid", {}, {"input": [_conv(m, "first", x)]})
+    m.output(m.add("sum", [x, m._fixed(odd, 4)], 4))
+    assert len(_compiled(m).parts) == 2

@@ -174,7 +174,7 @@ class Layers:
         if not isinstance(layer, ConvLayer) or layer.kernel != (1, 1) or layer.output != (1, 1):
             return layer
         form = self.forms[layer.inputs[0]]
-        shape = self._map_of(form)
+        shape = self._map_of(form, layer.op)
         if shape is None or not max(shape[:2]) <= MAX_KERNEL or shape[:2] == (1, 1):
             return layer
         height, width, channels = shape
@@ -183,11 +183,11 @@ class Layers:
         weights = layer.weights.reshape(len(layer.weights), height, width, channels)
         return replace(layer, inputs=(name,), kernel=(height, width), weights=weights)
 
-    def _map_of(self, form: Form) -> tuple[int, int, int] | None:
+    def _map_of(self, form: Form, reader: str) -> tuple[int, int, int] | None:
         """Return height, width and channels of the map that a flattened value is, or None."""
-        if not form.leaves or map_dims(form.dims) != (1, 1, form.size):
+        if not form.leaves or map_dims(form.dims, reader) != (1, 1, form.size):
             return None
-        dims = [map_dims(self.dims[leaf]) for leaf in form.leaves]
+        dims = [map_dims(self.dims[leaf], leaf) for leaf in form.leaves]
         height, width, _ = dims[0]
         channels = sum(d[2] for d in dims)
         return (height, width, channels) if height * width * channels == form.size else None
@@ -197,7 +197,7 @@ class Layers:
         map with rows and columns of every phase. Otherwise fill its kernel with zeros."""
         if not isinstance(layer, ConvLayer | AluLayer) or not layer.is_dilated:
             return layer
-        height, width, _ = map_dims(self.forms[layer.inputs[0]].dims)
+        height, width, _ = map_dims(self.forms[layer.inputs[0]].dims, layer.op)
         small = height < layer.dilation[0] or width < layer.dilation[1]
         if layer.stride != (1, 1) or layer.kernel == (1, 1) or small:
             return spread_taps(layer)
@@ -215,17 +215,21 @@ def _blocks_last(source: ConvLayer, blocks: BlocksLayer) -> ConvLayer:
     )  # fmt: skip
 
 
-def map_dims(dims: Sequence[int]) -> tuple[int, int, int]:
+def map_dims(dims: Sequence[int], op: str) -> tuple[int, int, int]:
     """Return height, width and channels of a value; other values are a pixel or a row of pixels.
+
+    Parameters
+    ----------
+    op : name of the op that is refused if the value has no such shape
 
     Raises
     ------
     Refusal
-        The value has a batch, or more than four axes.
+        The value has a batch.
     """
     if dims and dims[0] != 1:
-        raise Refusal(f"batch size {dims[0]} is not supported")
-    shape = [1, 1, 1, *dims[1:]][-3:]
+        raise Refusal(f"batch size {dims[0]} is not supported", op)
     if len(dims) > 4:
-        raise Refusal(f"tensors with {len(dims)} axes are not supported")
+        return 1, 1, math.prod(dims)
+    shape = [1, 1, 1, *dims[1:]][-3:]
     return shape[0], shape[1], shape[2]

@@ -93,9 +93,9 @@ class _Stores:
 
     def _own_store(self, leaves: tuple[str, ...]) -> None:
         """Create a store for maps concatenated by channels, or for one value of any shape."""
-        dims = [self._given.dims[leaf] for leaf in leaves]
-        height, width, _ = map_dims(dims[0])
-        channels = [map_dims(d)[2] for d in dims]
+        dims = [map_dims(self._given.dims[leaf], leaf) for leaf in leaves]
+        height, width, _ = dims[0]
+        channels = [d[2] for d in dims]
         firsts = tuple(sum(channels[:n]) for n in range(len(leaves)))
         store = Store(leaves[-1], height, width, sum(channels), firsts)
         self._stores.append(store)
@@ -106,7 +106,7 @@ class _Stores:
             self._by_leaves.setdefault((leaf,), view)
 
     def _view_of(self, store: Store, leaves: tuple[str, ...], first: int) -> View:
-        channels = sum(map_dims(self._given.dims[leaf])[2] for leaf in leaves)
+        channels = sum(map_dims(self._given.dims[leaf], leaf)[2] for leaf in leaves)
         row = store.width * store.channels
         return View(store, first, store.height, store.width, channels, row, store.channels)
 
@@ -130,7 +130,7 @@ class _Stores:
 
     def _lay(self, store: Store, first: int, form: Form) -> None:
         """Add a location in a store, from byte `first`, to each map of a value."""
-        dims = [map_dims(self._given.dims[leaf]) for leaf in form.leaves]
+        dims = [map_dims(self._given.dims[leaf], leaf) for leaf in form.leaves]
         pixel = sum(d[2] for d in dims)
         for leaf, (height, width, channels) in zip(form.leaves, dims, strict=True):
             view = View(store, first, height, width, channels, width * pixel, pixel, False)
@@ -165,13 +165,14 @@ class _Stores:
     # -- layers ------------------------------------------------------------------------------
 
     def _node(self, layer: EngineLayer) -> Node:
-        return Node(layer, [self._read(name) for name in layer.reads], self._homes[layer.op])
+        inputs = [self._read(name, layer.op) for name in layer.reads]
+        return Node(layer, inputs, self._homes[layer.op])
 
-    def _read(self, name: str) -> View:
-        """Return the view of an op's value in the shape that its readers expect."""
+    def _read(self, name: str, reader: str) -> View:
+        """Return the view of an op's value in the shape that a reader expects."""
         form = self._given.forms[name]
         view = self._end_to_end(name, form) if form.joined else self._by_leaves[form.leaves]
-        height, width, channels = map_dims(form.dims)
+        height, width, channels = map_dims(form.dims, reader)
         if (height, width, channels) == (view.height, view.width, view.channels):
             return view
         whole = view.store.channels == view.channels

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 
 from tests.dpu.compiler.test_board_networks import B4096
 from tutelage.core.fixed_point import Array
@@ -44,3 +47,32 @@ def test_an_input_is_read_on_both_sides_of_an_op_on_the_cpu() -> None:
     odd = m.graph.create_op("odd", "sigmoid", {}, {"input": [_conv(m, "first", x)]})
     m.output(m.add("sum", [x, m._fixed(odd, 4)], 4))
     assert len(_compiled(m).parts) == 2
+
+
+def test_channels_are_shuffled_by_reshapes_to_five_axes() -> None:
+    m, x = _network(4, 4, 16)
+    five = m.reshape("five", _conv(m, "first", x), [1, 4, 4, 4, 4])
+    order = m.move("order", "transpose", five, {"order": [0, 1, 2, 4, 3]})
+    m.output(_conv(m, "last", m.reshape("four", order, [1, 4, 4, 16])))
+    found = _compiled(m)
+    assert len(found.parts) == 2 and len(found.on_cpu) == 1
+
+
+def _batch(m: QuantisedModel, x: Op) -> Op:
+    batch = m.reshape("batch", _conv(m, "first", x), [2, 1, 2, 16])
+    return _conv(m, "refused", batch)
+
+
+@pytest.mark.parametrize(
+    "build, reason",
+    [
+        (_batch, "batch size 2"),
+    ],
+)
+def test_an_op_is_refused_with_its_reason(
+    build: Callable[[QuantisedModel, Op], Op], reason: str
+) -> None:
+    m, x = _network(2, 2, 16)
+    m.output(build(m, x))
+    refused = _compiled(m).on_cpu
+    assert any("refused" in name and reason in why for name, why in refused.items()), refused

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tutelage.core.fixed_point import Array
+from tutelage.core.fixed_point import MAX_ALIGNMENT, Array
 from tutelage.dpu.ops.engine_layers import (
     AluLayer,
     BlocksLayer,
@@ -141,6 +141,8 @@ class Layers:
         before, after = fix_point(source), fix_point(op)
         if before == after:
             return form
+        if abs(after - before) > MAX_ALIGNMENT:
+            raise Refusal(f"fix points {before} to {after} are too far apart", op.get_name())
         if len(form.dims) != 4 or not form.leaves:
             what = "concat end to end of parts with other fix points"
             raise Refusal(f"{what} is not supported", op.get_name())

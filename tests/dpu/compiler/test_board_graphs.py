@@ -58,15 +58,38 @@ def test_channels_are_shuffled_by_reshapes_to_five_axes() -> None:
     assert len(found.parts) == 2 and len(found.on_cpu) == 1
 
 
+def _rows_times_matrix(m: QuantisedModel, x: Op) -> Op:
+    rows = m.reshape("rows", _conv(m, "first", x), [4, 16])
+    matrix = m._constant("matrix", _values(16, 5), 7)
+    return m._fixed(m.graph.create_op("refused", "matmul", {}, {"input": [rows, matrix]}), 4)
+
+
 def _batch(m: QuantisedModel, x: Op) -> Op:
     batch = m.reshape("batch", _conv(m, "first", x), [2, 1, 2, 16])
     return _conv(m, "refused", batch)
 
 
+def _deep_dense(m: QuantisedModel, x: Op) -> Op:
+    pixel = m.avg_pool("pixel", x, [2, 2], [1, 1], 4)
+    parts = [_conv(m, name, pixel, 2064) for name in "ab"]
+    flat = m.reshape("flat", m.join("deep", parts, axis=3), [1, 4128])
+    matrix = m._constant("matrix", _values(4128, 5) >> 4, 7)
+    return m._fixed(m.graph.create_op("refused", "matmul", {}, {"input": [flat, matrix]}), 1)
+
+
+def _far_concat(m: QuantisedModel, x: Op) -> Op:
+    far = m.conv2d("far", x, _values(16, 1, 1, 16), 18, None, 0, 20)
+    joined = m.graph.create_op("refused", "concat", {"axis": 3}, {"input": [x, far]})
+    return m._fixed(joined, 20)
+
+
 @pytest.mark.parametrize(
     "build, reason",
     [
+        (_rows_times_matrix, "matrix products of 4 rows"),
         (_batch, "batch size 2"),
+        (_deep_dense, "exceeds the DPU's banks"),
+        (_far_concat, "too far apart"),
     ],
 )
 def test_an_op_is_refused_with_its_reason(
@@ -76,3 +99,10 @@ def test_an_op_is_refused_with_its_reason(
     m.output(build(m, x))
     refused = _compiled(m).on_cpu
     assert any("refused" in name and reason in why for name, why in refused.items()), refused
+
+
+def test_negative_padding_is_refused() -> None:
+    m, x = _network(4, 4, 16)
+    attrs = {"paddings": [0, 0, 0, -1, 0, 0, 0, 0], "mode": "CONSTANT"}
+    m.output(_conv(m, "last", m.move("crop", "pad", _conv(m, "first", x), attrs)))
+    assert "net__crop" in compile_for_board(m.finish(), B4096).on_cpu

@@ -42,6 +42,9 @@ class Form:
     def size(self) -> int:
         return math.prod(self.dims)
 
+    def contains(self, leaf: str) -> bool:
+        return leaf in self.leaves or any(part.contains(leaf) for part in self.joined)
+
 
 class Layers:
     """The layers of a DPU subgraph, and the composition of its ops' values.
@@ -162,7 +165,7 @@ class Layers:
             source = by_op.get(layer.inputs[0])
             readers = [other for other in self.layers if layer.inputs[0] in other.reads]
             forms = [*self.forms.values(), *self.downloads.values()]
-            used = sum(layer.inputs[0] in form.leaves for form in forms)
+            used = sum(form.contains(layer.inputs[0]) for form in forms)
             if not isinstance(source, ConvLayer) or len(readers) > 1 or used > 1:
                 continue
             plain = source.phase == Phase() and not source.is_dilated

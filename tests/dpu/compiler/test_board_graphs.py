@@ -83,6 +83,13 @@ def _far_concat(m: QuantisedModel, x: Op) -> Op:
     return m._fixed(joined, 20)
 
 
+def _joined_pixel_shuffle(m: QuantisedModel, x: Op) -> Op:
+    first, second = _conv(m, "first", x), _conv(m, "second", x)
+    shuffled = m.move("refused", "pixel-shuffle", first, {"scale": 2, "upscale": True})
+    m.output(m.join("rows", [first, second], axis=1))
+    return shuffled
+
+
 @pytest.mark.parametrize(
     "build, reason",
     [
@@ -90,6 +97,7 @@ def _far_concat(m: QuantisedModel, x: Op) -> Op:
         (_batch, "batch size 2"),
         (_deep_dense, "exceeds the DPU's banks"),
         (_far_concat, "too far apart"),
+        (_joined_pixel_shuffle, "cannot be saved by a convolution"),
     ],
 )
 def test_an_op_is_refused_with_its_reason(

@@ -165,6 +165,12 @@ def _split_sum_of_uneven_parts(m: CompiledModel) -> None:
     m.output(m.add("sum", [low, high], 4))
 
 
+def _siblings_of_other_tiles(m: CompiledModel) -> None:
+    x = _image(m, 24, 24, 8)  # on a B512 a tile of the first has one row, of the second four
+    m.output(_conv(m, "tall", x, 8, 13, 1, pad=(0, 0, 11, 2)))
+    m.output(_conv(m, "low", x, 8, 4, 1))
+
+
 _ONCE_WRONG = {
     "sibling strips": _siblings_in_strips,
     "split reader": _split_reader,
@@ -175,6 +181,7 @@ _ONCE_WRONG = {
     "output in a concat": _output_that_is_a_part,
     "siblings that skip rows": _siblings_that_skip_rows,
     "nested flat concats": _nested_flat_concats,
+    "siblings of other tiles": _siblings_of_other_tiles,
     "split reader of uneven parts": _split_reader_of_uneven_parts,
     "split sum of uneven parts": _split_sum_of_uneven_parts,
 }

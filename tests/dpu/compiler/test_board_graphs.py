@@ -58,6 +58,16 @@ def test_channels_are_shuffled_by_reshapes_to_five_axes() -> None:
     assert len(found.parts) == 2 and len(found.on_cpu) == 1
 
 
+def test_two_dense_layers_read_one_vector() -> None:
+    m, x = _network(3, 3, 16)
+    flat = m.reshape("flat", _conv(m, "first", x), [1, 144])
+    for name in "ab":
+        matrix = m._constant(f"{name}_matrix", _values(144, 5), 7)
+        dense = m.graph.create_op(name, "matmul", {}, {"input": [flat, matrix]})
+        m.output(m._fixed(dense, 2))
+    assert not _compiled(m).on_cpu
+
+
 def _rows_times_matrix(m: QuantisedModel, x: Op) -> Op:
     rows = m.reshape("rows", _conv(m, "first", x), [4, 16])
     matrix = m._constant("matrix", _values(16, 5), 7)

@@ -160,9 +160,8 @@ def _split_reader_of_uneven_parts(m: CompiledModel) -> None:
 
 def _split_sum_of_uneven_parts(m: CompiledModel) -> None:
     x = _image(m, 2, 2, 16)
-    low = m.concat("low", [_conv(m, "a", x, 12), _conv(m, "b", x, 2100)])
-    high = m.concat("high", [_conv(m, "c", x, 2100), _conv(m, "d", x, 12)])
-    m.output(m.add("sum", [low, high], 4))
+    joined = m.concat("joined", [_conv(m, "a", x, 12), _conv(m, "b", x, 2100)])
+    m.output(m.add("sum", [joined, _image(m, 2, 2, 2112)], 4))
 
 
 def _siblings_of_other_tiles(m: CompiledModel) -> None:

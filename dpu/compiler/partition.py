@@ -45,7 +45,7 @@ def separated(
 ) -> list[tuple[str, list[Op]]]:
     """Insert copies from and to the DPU for values that one DPU group reads from another.
 
-    Such a value is read both before and after an op of the CPU.
+    Such a value is read both before and after an op of the CPU. An upload is repeated.
 
     Parameters
     ----------
@@ -58,17 +58,26 @@ def separated(
             there, before = stretches[homes[source]]
             if before is ops or there != "DPU":
                 continue
-            copies = (op for op in source.get_fanout_ops() if op.get_type() == "download")
-            copied = next(copies, None)
-            if copied is None:
-                copied = download(source)
-                before.append(copied)
+            if source.get_type() == "upload":  # of a value that another device has
+                copied = source.get_input_op("input")
+            else:
+                copied = _downloaded(source, before, download)
             again = upload(copied, number)
             ops.insert(0, again)
             for op in readers:
                 if source in _sources(op):
                     op.replace_input_ops(source, again)
     return stretches
+
+
+def _downloaded(source: Op, group: list[Op], download: Callable[[Op], Op]) -> Op:
+    """Return the copy from the DPU of a value of this group, added to the group if necessary."""
+    copies = (op for op in source.get_fanout_ops() if op.get_type() == "download")
+    copied = next(copies, None)
+    if copied is None:
+        copied = download(source)
+        group.append(copied)
+    return copied
 
 
 def constant_ops(graph: Graph) -> set[Op]:

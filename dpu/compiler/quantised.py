@@ -47,9 +47,9 @@ class QuantisedModel(ModelBuilder):
     def reshape(self, name: str, x: Op, shape: Sequence[int]) -> Op:
         """Add a reshape, as `flatten` if that is equivalent."""
         attrs: dict[str, Any] = {"shape": list(shape)}
-        kind, rank = "reshape", x.get_output_tensor().ndim
-        if len(shape) == 2 and rank > 2:
-            kind, attrs = "flatten", {"start_axis": 1, "end_axis": rank - 1}
+        kind, dims = "reshape", x.get_output_tensor().dims
+        if len(shape) == 2 and len(dims) > 2 and shape[0] == dims[0]:
+            kind, attrs = "flatten", {"start_axis": 1, "end_axis": len(dims) - 1}
         return self.move(name, kind, x, attrs)
 
     def move(self, name: str, kind: str, x: Op, attrs: dict[str, Any]) -> Op:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tutelage.core.errors import UnsupportedError
-from tutelage.core.fixed_point import EXACT_FLOAT32, Array, Inputs
+from tutelage.core.fixed_point import EXACT_FLOAT32, MAX_ALIGNMENT, Array, Inputs
 from tutelage.dpu.ops.attributes import attr
 from tutelage.dpu.ops.definition import INPUTS, REQUIRED, Definition
 from tutelage.dpu.ops.int8 import fix_point, input_fix_point, requantise
 from tutelage.dpu.ops.lowering import Grid, exact, is_map, one_fix_point
+from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.registry import OpType, register, type_of
 
 if TYPE_CHECKING:
@@ -76,7 +77,11 @@ class Concat(OpType):
     def compile(self, op: Any, sink: Sink, to: Compilation) -> Any:
         """Requantise inputs with other fix points by a sum with a single operand."""
         sources = []
-        for number, source in enumerate(op.get_input_ops_by_name("input")):
+        given = op.get_input_ops_by_name("input")
+        points = [to.point(source) or 0 for source in given]
+        if any(abs(point - sink.fix_point) > MAX_ALIGNMENT for point in points):
+            raise Refusal(f"fix points {points} to {sink.fix_point} are too far apart")
+        for number, source in enumerate(given):
             value = to.int8(source)
             if fix_point(value) != sink.fix_point:
                 name = f"{op.get_name()}_requantised_{number}"

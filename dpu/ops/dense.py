@@ -101,6 +101,8 @@ class Matmul(Dense):
             raise Refusal("the second operand is not a constant")
         if len(dims) != 2:
             raise Refusal(f"matrix products of tensors with {len(dims)} axes are not supported")
+        if dims[0] != 1:
+            raise Refusal(f"matrix products of {dims[0]} rows are not supported")
         matrix, point = to.integers(given[1], "weights")
         weights = np.ascontiguousarray(_outputs_first(op, matrix))[:, None, None], point
         name = f"{op.get_name()}(TransferMatMulToConv2d)"

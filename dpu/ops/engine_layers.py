@@ -55,6 +55,11 @@ class EngineLayer:
     op: str
     inputs: tuple[str, ...]
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of all ops whose values it reads."""
+        return self.inputs
+
 
 @dataclass(frozen=True)
 class WindowLayer(EngineLayer):
@@ -75,6 +80,11 @@ class WindowLayer(EngineLayer):
     dilation: tuple[int, int] = (1, 1)
     output: tuple[int, int] = (1, 1)
     phase: Phase = Phase()
+
+    @property
+    def is_dilated(self) -> bool:
+        """Whether its taps are apart; with stride 1 it is computed in phases (walk.dilated)."""
+        return self.dilation != (1, 1)
 
 
 @dataclass(frozen=True)
@@ -123,6 +133,10 @@ class AluLayer(WindowLayer):
     factor: int = 0
     scaled_by: str = ""
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (*self.inputs, self.scaled_by) if self.scaled_by else self.inputs
+
 
 @dataclass(frozen=True)
 class EltwiseLayer(EngineLayer):
@@ -167,7 +181,7 @@ class BlocksLayer(EngineLayer):
 def spread_taps(layer: ConvLayer | AluLayer) -> ConvLayer | AluLayer:
     """Return a layer without dilation, with zeros between the taps of its kernel instead."""
     dilation = layer.dilation
-    if dilation == (1, 1) or layer.weights is None:
+    if not layer.is_dilated or layer.weights is None:
         return layer
     height, width = ((k - 1) * d + 1 for k, d in zip(layer.kernel, dilation, strict=True))
     axes = layer.weights.ndim - 3  # of the kernel's rows

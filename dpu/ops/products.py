@@ -194,8 +194,9 @@ def _map(op: Any, to: Compilation) -> Any:
         source = x.get_input_op("input")
         if source.get_output_tensor().dims[:3] == [1, 1, 1]:
             return source
-    _, channels = x.get_output_tensor().dims
-    return to.model.reshape(f"{x.get_name()}_pixel", x, [1, 1, 1, channels])
+    name, (_, channels) = f"{x.get_name()}_pixel", x.get_output_tensor().dims
+    made = next((op for op in x.get_fanout_ops() if op.get_name() == name), None)  # of a reader
+    return made or to.model.reshape(name, x, [1, 1, 1, channels])
 
 
 def _constant_name(fix: Any) -> str:

@@ -187,6 +187,8 @@ class Pad(OpType):
             return "padding with values other than 0"
         if rank != 4 or any((*flat[:2], *flat[6:])):
             return "padding along axes other than height and width"
+        if min(flat) < 0:
+            return f"negative padding {flat[2:6]}"
         if flat[2] + flat[3] > _MOST_PADDED or flat[4] + flat[5] > _MOST_PADDED:
             return f"padding {flat[2:6]}; the DPU supports up to {_MOST_PADDED}"
         return ""

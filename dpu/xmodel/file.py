@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from tutelage.core.errors import XmodelError
@@ -22,12 +23,16 @@ MAX_FILE_BYTES = 1 << 30
 """Largest file that is read. All files of AMD's model zoo are below 300 MB."""
 
 MAX_FIELDS = 1_000_000
-"""Most fields in one file; a DenseNet-201 compiled for the ZCU104 has about 60,000."""
+"""Most fields, and numbers in packed lists, in one file; a DenseNet-201 compiled for the ZCU104 has
+about 60,000."""
 
 _CHECK_ABOVE_BYTES = 1 << 16
 """Files up to this size cannot have too many fields and are parsed without counting."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+_BYTES_OF = {FieldDescriptor.CPPTYPE_FLOAT: 4, FieldDescriptor.CPPTYPE_DOUBLE: 8}
+"""Size of packed numbers; integers may have one byte."""
 
 
 def read_graph(path: str | os.PathLike[str]) -> Any:
@@ -110,8 +115,6 @@ def _count_fields(data: memoryview, descriptor: Any, count: int, path: object) -
     at = 0
     while at < len(data):
         count += 1
-        if count > MAX_FIELDS:
-            raise XmodelError(f"{path}: has more than {MAX_FIELDS:,} fields")
         tag, at = _varint(data, at)
         wire = tag & 7
         if wire == _VARINT:
@@ -125,11 +128,21 @@ def _count_fields(data: memoryview, descriptor: Any, count: int, path: object) -
             if at + length > len(data):
                 raise _WireError
             field = descriptor.fields_by_number.get(tag >> 3)
-            if field is not None and field.message_type is not None:
-                count = _count_fields(data[at : at + length], field.message_type, count, path)
+            count = _count_inside(data[at : at + length], field, count, path)
             at += length
         else:
             raise _WireError
         if at > len(data):
             raise _WireError
+        if count > MAX_FIELDS:
+            raise XmodelError(f"{path}: has more than {MAX_FIELDS:,} fields")
     return count
+
+
+def _count_inside(data: memoryview, field: Any, count: int, path: object) -> int:
+    """Count the fields of a message, or the numbers of a packed list, of integers the bytes."""
+    if field is None or field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        return count
+    if field.message_type is not None:
+        return _count_fields(data, field.message_type, count, path)
+    return count + len(data) // _BYTES_OF.get(field.cpp_type, 1)

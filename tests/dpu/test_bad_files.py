@@ -103,9 +103,18 @@ def test_flipped_bytes_of_a_real_model(
         assert capsys.readouterr().err.count("\n") <= 1
 
 
-def test_a_bomb_of_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def _field(number: int, content: bytes) -> bytes:
+    length, size = len(content), b""
+    while length > 127:
+        size, length = size + bytes([length & 127 | 128]), length >> 7
+    return bytes([number << 3 | 2]) + size + bytes([length]) + content
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_bomb_of_fields(packed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bomb.xmodel"
-    path.write_bytes(b"\x2a\x00" * 2_000_000)
+    dims = _field(5, _field(5, _field(2, bytes(20_000_000))))  # of the output of an op
+    path.write_bytes(dims if packed else b"\x2a\x00" * 2_000_000)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert "fields" in _complaint(path, capsys)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before

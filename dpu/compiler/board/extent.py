@@ -64,7 +64,7 @@ def is_plain(node: Node) -> bool:
     """Return whether a layer computes all rows and columns of a map, row by row."""
     if isinstance(node.layer, WindowLayer):
         blocks = getattr(node.layer, "side", 1) > 1
-        return node.layer.phase == WHOLE and node.layer.dilation == (1, 1) and not blocks
+        return node.layer.phase == WHOLE and not node.layer.is_dilated and not blocks
     return isinstance(node.layer, EltwiseLayer)
 
 

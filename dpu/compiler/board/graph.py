@@ -5,8 +5,8 @@
     found.on_cpu                          # ops on the CPU, with the reasons
 
 The passes are, in order: `fuse` (dpu/compiler/emulation.py) creates int8 ops and assigns them to
-devices, network.py finds the layers and their memory, plan.py decides what stays on the chip,
-memory.py places the rest in the DDR, emit.py generates instructions, and dpu/isa/tokens.py
+devices, layers.py finds the layers and stores.py their memory, plan.py decides what stays on the
+chip, memory.py places the rest in the DDR, emit.py generates instructions, and dpu/isa/tokens.py
 synchronises them. If a pass refuses an op, it is moved to the CPU and all passes start again.
 
 No file that it compiled has run on a real DPU so far.
@@ -87,8 +87,20 @@ def _refuse(refused: dict[str, str], fused: Fused, refusal: Refusal) -> None:
     UnsupportedError
         There is none, or it is already there.
     """
-    name = refusal.op
-    source = fused.sources.get(name) or fused.sources.get(name.rpartition(":")[0], "")
+    source = _source_of(refusal.op, fused)
     if not source or source in refused:
         raise UnsupportedError(f"{refusal.op or 'a layer'}: {refusal}")
     refused[source] = str(refusal)
+
+
+def _source_of(layer: str, fused: Fused) -> str:
+    """Return the quantised op that a layer's op was created from; "" if there is none.
+
+    A layer has the name of its op, perhaps with ":" and a suffix. Of several ops that one quantised
+    op became, as a dense layer does, only the last is in `sources`.
+    """
+    op = fused.graph.get_op(layer) or fused.graph.get_op(layer.rpartition(":")[0])
+    while op is not None and op.get_name() not in fused.sources:
+        readers = op.get_fanout_ops()
+        op = readers[0] if readers and op.get_type() not in ("upload", "download") else None
+    return "" if op is None else fused.sources[op.get_name()]

@@ -71,7 +71,7 @@ class Grouping:
             return False
         alike = all(
             isinstance(node.layer, ConvLayer)
-            and node.layer.dilation == (1, 1)
+            and not node.layer.is_dilated
             and node.inputs[0] == view
             and walk_alike(node.layer, nodes[0].layer)
             and self.residence.is_loaded(view.store, place)
@@ -85,9 +85,8 @@ class Grouping:
     def strips(self, places: Sequence[int]) -> int:
         """Return the number of strips of a stage; 1 for a copy and for a dilated layer."""
         layer = self.nodes(places)[-1].layer
-        if isinstance(layer, WindowLayer) and layer.dilation != (1, 1):
-            return 1
-        if not isinstance(layer, WindowLayer | EltwiseLayer):
+        is_copy = not isinstance(layer, WindowLayer | EltwiseLayer)
+        if is_copy or (isinstance(layer, WindowLayer) and layer.is_dilated):
             return 1
         return self._least_strips(places)
 

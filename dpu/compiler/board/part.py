@@ -20,10 +20,11 @@ from tutelage.dpu.compiler.board.memory import (
     WORKSPACE,
     place_stores,
 )
-from tutelage.dpu.compiler.board.network import View, network_of
+from tutelage.dpu.compiler.board.network import View
 from tutelage.dpu.compiler.board.parameters import Parameters
 from tutelage.dpu.compiler.board.plan import plan_network
 from tutelage.dpu.compiler.board.stages import Plan
+from tutelage.dpu.compiler.board.stores import network_of
 from tutelage.dpu.engine.program import build_program
 from tutelage.dpu.isa.encoding import Instruction, encode
 from tutelage.dpu.isa.formats import ISA1

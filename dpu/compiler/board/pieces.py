@@ -55,7 +55,7 @@ def cut_chain(residence: Residence, places: Sequence[int], strips: int) -> Itera
     A dilated layer has one strip per phase; `strips` is 1.
     """
     last = residence.network.nodes[places[-1]]
-    if isinstance(last.layer, WindowLayer) and last.layer.dilation != (1, 1):
+    if isinstance(last.layer, WindowLayer) and last.layer.is_dilated:
         yield from _phases(places[-1], last, last.layer)
         return
     for wanted in _ranges(result_size(last)[1], strips):

@@ -86,9 +86,12 @@ class Placement:
         """Return a strip of layers that read the same rows; raises as `chain`."""
         strips: list[Strip] = []
         walks = [piece.walk for piece in pieces if piece.walk is not None]
+        tile = max(tile_rows(piece.node, piece.walk, self.shape) for piece in pieces)
         for piece in pieces:
             result = self._result(piece)
-            shared = strips[0].operands if strips else (self._loaded(piece, 0, walks, result),)
+            shared = (
+                strips[0].operands if strips else (self._loaded(piece, 0, walks, tile, result),)
+            )
             strips.append(self._strip(piece, shared, result))
         self._free_rings()
         return tuple(strips)
@@ -199,7 +202,8 @@ class Placement:
                 groups = -(-view.channels // self.shape.width)
                 yield Operand(before.chip, 0, groups, _DENSE, view.channels, ring=True)
             else:
-                yield self._loaded(piece, number, walks, result)
+                tile = tile_rows(piece.node, piece.walk, self.shape)
+                yield self._loaded(piece, number, walks, tile, result)
 
     def _resident(self, view: View) -> Operand:
         lanes = self.shape.width
@@ -207,19 +211,21 @@ class Placement:
         group = view.store.groups_before(view.first, lanes)
         return Operand(chip, group, view.groups(lanes), tuple(view.lanes(lanes)), view.channels)
 
-    def _loaded(self, piece: Piece, number: int, walks: Sequence[Walk], result: Result) -> Operand:
+    def _loaded(
+        self, piece: Piece, number: int, walks: Sequence[Walk], tile: int, result: Result
+    ) -> Operand:
         """Return a ring of rows that are loaded from the DDR, away from the result's banks.
 
         Parameters
         ----------
         walks : walks of all layers that read these rows; none for a sum or product
+        tile : most rows that one of them computes at a time
         """
         view = piece.node.inputs[number]
         source = piece.feed or Feed(view, piece.columns, column=piece.column)
         rows, least, stride = view.height, 1, 1
         if piece.walk is not None:
             rows, stride = piece.walk.size[0], piece.walk.stride[0]
-            tile = tile_rows(piece.node, piece.walk, self.shape)
             least = ring_slots(walks, tile, self.shape.array.rows, 1)
         if max(source.columns, piece.columns) > MAX_LENGTH:
             raise RowsTooLong

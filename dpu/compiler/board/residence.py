@@ -147,8 +147,14 @@ class Residence:
         return isinstance(node.layer, ConvLayer) or self._is_dense(views[0])
 
     def _is_dense(self, view: View) -> bool:
-        """Return whether the channels of a view are contiguous on the chip."""
-        return all(channel == lane for channel, lane in view.lanes(self.shape.width))
+        """Return whether the channels of a view are contiguous on the chip, from a group's first.
+
+        A split layer may read from the middle of a group, if a part before is not whole groups.
+        """
+        width = self.shape.width
+        part = max(first for first in view.store.parts if first <= view.first)
+        aligned = (view.first - part) % width == 0
+        return aligned and all(channel == lane for channel, lane in view.lanes(width))
 
     def _shrink(self, store: Store) -> None:
         """Drop the last readers of a store until the part that the others read fits the banks: in a

@@ -151,6 +151,25 @@ def _nested_flat_concats(m: CompiledModel) -> None:
     m.output(m.concat("all", [m.concat("two", flat[:2], axis=1), flat[2]], axis=1))
 
 
+def _split_reader_of_uneven_parts(m: CompiledModel) -> None:
+    x = _image(m, 7, 7, 16)
+    joined = m.concat("joined", [_conv(m, "a", x, 12), _conv(m, "b", x, 700)])
+    weights = _values(1, 7, 7, 712)
+    m.output(m.depthwise_conv2d("dw", joined, weights, 8, None, 0, 4, [1, 1], [3] * 4))
+
+
+def _split_sum_of_uneven_parts(m: CompiledModel) -> None:
+    x = _image(m, 2, 2, 16)
+    joined = m.concat("joined", [_conv(m, "a", x, 12), _conv(m, "b", x, 2100)])
+    m.output(m.add("sum", [joined, _image(m, 2, 2, 2112)], 4))
+
+
+def _siblings_of_other_tiles(m: CompiledModel) -> None:
+    x = _image(m, 24, 24, 8)  # on a B512 a tile of the first has one row, of the second four
+    m.output(_conv(m, "tall", x, 8, 13, 1, pad=(0, 0, 11, 2)))
+    m.output(_conv(m, "low", x, 8, 4, 1))
+
+
 _ONCE_WRONG = {
     "sibling strips": _siblings_in_strips,
     "split reader": _split_reader,
@@ -161,6 +180,9 @@ _ONCE_WRONG = {
     "output in a concat": _output_that_is_a_part,
     "siblings that skip rows": _siblings_that_skip_rows,
     "nested flat concats": _nested_flat_concats,
+    "siblings of other tiles": _siblings_of_other_tiles,
+    "split reader of uneven parts": _split_reader_of_uneven_parts,
+    "split sum of uneven parts": _split_sum_of_uneven_parts,
 }
 _LONG = {"depthwise chain", "sibling blocks", "gapped concat"}
 

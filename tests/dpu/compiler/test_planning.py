@@ -8,10 +8,11 @@ import pytest
 from tests.dpu.compiler.test_board_networks import B4096
 from tutelage.core.fingerprint import dpu_parts
 from tutelage.dpu.compiler.board.grouping import Grouping
-from tutelage.dpu.compiler.board.network import Store, network_of
+from tutelage.dpu.compiler.board.network import Store
 from tutelage.dpu.compiler.board.part import compile_part
 from tutelage.dpu.compiler.board.pieces import cut_chain
 from tutelage.dpu.compiler.board.residence import Residence
+from tutelage.dpu.compiler.board.stores import network_of
 from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.engine.program import build_program
 from tutelage.dpu.isa.encoding import encode

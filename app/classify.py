@@ -75,10 +75,11 @@ def classify(options: Options) -> int:
         The reader of standard output has closed it.
     """
     _check_writable(options.json)
-    with ExitStack() as stack:
+    # A signal must not break off the outputs either, while `stack` completes them.
+    with ExitStack() as signals, ExitStack() as stack:
         run = Run(options, open_classifier(options), stack, say)
-        with _stopped_by_signals(run.stop):
-            run.go()
+        signals.enter_context(_stopped_by_signals(run.stop))
+        run.go()
     report = run.report()
     try:
         _write_figures(report, options.json)  # before the summary, whose reader may go away

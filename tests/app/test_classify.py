@@ -125,6 +125,15 @@ def test_a_folder_named_like_two_classes_counts_as_neither(app: App, tmp_path: P
     assert "net.xmodel: labels: class 1 (from 0) has an empty label; give it a name" in err
 
 
+def test_labels_of_a_text_editor_are_those_of_the_folders(app: App, tmp_path: Path) -> None:
+    """Some editors begin a file in UTF-8 with a mark, and end lines with \\r\\n or spaces."""
+    lines = b"\xef\xbb\xbf" + b"".join(b"%d \r\n" % digit for digit in range(10)) + b"\r\n"
+    (tmp_path / "labels.txt").write_bytes(lines)
+    status, out, err = app(*"--source images --model net.xmodel --labels labels.txt".split())
+    assert (status, err) == (0, "")
+    assert "accuracy   100.00%: 10 of 10 frames with a known label" in out.splitlines()
+
+
 def test_a_full_disk_is_reported_with_the_file_of_the_figures(app: App) -> None:
     status, out, err = app(*"--source images --model net.xmodel --quiet --json /dev/full".split())
     assert status == 1 and "classified, 0 failed" in out

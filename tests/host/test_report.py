@@ -351,6 +351,20 @@ def test_untrusted_text_stays_text(tmp_path: Path) -> None:
     assert "<script>alert" not in (tmp_path / "report.md").read_text()
 
 
+def test_reports_in_one_directory_have_their_own_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, end in (("net-0.1", ""), ("net-0.2", ".html")):
+        _training(tmp_path / f"run {name}")
+        arguments = ["--training", str(tmp_path / f"run {name}"), "-o", f"{tmp_path / name}{end}"]
+        assert main(["report", "--results", str(tmp_path / "none"), *arguments]) == 0
+        written = [Path(line) for line in capsys.readouterr().out.splitlines()]
+        assert written[:2] == [tmp_path / f"{name}.html", tmp_path / f"{name}.md"]
+        assert {path.parent for path in written[2:]} == {tmp_path / name}
+        assert f"]({name}/loss.svg)" in (tmp_path / f"{name}.md").read_text()
+        assert (tmp_path / name / "loss.svg").is_file()
+
+
 def test_without_results_it_says_how_to_get_them(tmp_path: Path) -> None:
     found, text = _report(tmp_path / "report", "--results", str(tmp_path / "none"))
     assert _names(found) == ["headline", "training", "cost", "missing"]

@@ -365,6 +365,15 @@ def test_reports_in_one_directory_have_their_own_files(
         assert (tmp_path / name / "loss.svg").is_file()
 
 
+def test_code_in_a_caption_has_no_backticks_in_html(tmp_path: Path) -> None:
+    rows = [[number] for number in range(20)]
+    parts: list[Part] = [Table(["a"], rows, None, "Difference to `qat`."),
+                         Plot("p", "<svg></svg>", "Loss of `qat`.")]  # fmt: skip
+    text = html_page("t", "l", [Section("s", "S", parts)], tmp_path)
+    assert "`" not in text and 'aria-label="Difference to qat."' in text
+    assert "<summary>20 rows: Difference to <code>qat</code>.</summary>" in text
+
+
 def test_without_results_it_says_how_to_get_them(tmp_path: Path) -> None:
     found, text = _report(tmp_path / "report", "--results", str(tmp_path / "none"))
     assert _names(found) == ["headline", "training", "cost", "missing"]

@@ -194,4 +194,4 @@ def _source(source: Path | None, place: Path) -> str:
 
 def relative(source: Path, place: Path) -> str:
     """Return a file's path as a link from a directory, percent-encoded."""
-    return quote(Path(os.path.relpath(source.resolve(), place.resolve())).as_posix())
+    return quote(os.fsencode(os.path.relpath(source.resolve(), place.resolve())))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ from tutelage.__main__ import main
 from tutelage.core.files import sha256_of
 from tutelage.core.results.run_json import read_run
 from tutelage.host.report.content import Part, Plot, Section, Table, cell_text
-from tutelage.host.report.html_page import html_page
+from tutelage.host.report.html_page import html_page, relative
 from tutelage.host.report.markdown import document
 from tutelage.host.report.study_section import study_sections
 from tutelage.host.report.trace_section import trace_section
@@ -372,6 +373,10 @@ def test_code_in_a_caption_has_no_backticks_in_html(tmp_path: Path) -> None:
     text = html_page("t", "l", [Section("s", "S", parts)], tmp_path)
     assert "`" not in text and 'aria-label="Difference to qat."' in text
     assert "<summary>20 rows: Difference to <code>qat</code>.</summary>" in text
+
+
+def test_a_link_leads_to_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    assert relative(tmp_path / os.fsdecode(b"caf\xe9/a b.json"), tmp_path) == "caf%E9/a%20b.json"
 
 
 def test_without_results_it_says_how_to_get_them(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def _of_project(results: Path) -> Parts:
         yield Gap("Study of methods", "`tutelage study` trains every method and bit width.")
     for number, other in enumerate(sorted(results.glob("*/study.csv")), start=2):
         make = partial(study_sections, other, number)
-        yield from _made(f"Study: {other.parent.name}", make, other)
+        yield from _made(f"Study {other.parent.name}", make, other)
     if latency.is_file():
         yield from _made("Predicted against published", lambda: [prediction_section(results)],
                          latency)  # fmt: skip

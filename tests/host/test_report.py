@@ -400,7 +400,11 @@ def test_each_study_shows_the_accuracies_of_its_own_table(tmp_path: Path) -> Non
     found, text = _report(tmp_path / "report", "--results", str(tmp_path / "results"))
     assert _names(found) == ["headline", "training", "cost", "study", "study2", "study3", "missing"]
     titles = re.findall('<h2 id="study[23]?-title">(.*)</h2>', text)
-    assert titles == ["Background: study of methods", "Study: a b", "Study: old"]
+    assert titles == [
+        "Background: study of methods",
+        "Background: study a b",
+        "Background: study old",
+    ]
     assert "81.50 (1)" in text and "72.50 (1)" in text and "83.50 (1)" in text
     assert "71.50" not in text and "82.50" not in text and "Top-1 on the validation images" in text
     assert (tmp_path / "report/study2.svg").is_file()

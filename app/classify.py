@@ -75,10 +75,11 @@ def classify(options: Options) -> int:
         The reader of standard output has closed it.
     """
     _check_writable(options.json)
-    with ExitStack() as stack:
+    # A signal must not break off the outputs either, while `stack` completes them.
+    with ExitStack() as signals, ExitStack() as stack:
         run = Run(options, open_classifier(options), stack, say)
-        with _stopped_by_signals(run.stop):
-            run.go()
+        signals.enter_context(_stopped_by_signals(run.stop))
+        run.go()
     report = run.report()
     try:
         _write_figures(report, options.json)  # before the summary, whose reader may go away
@@ -116,7 +117,11 @@ def open_classifier(options: Options) -> Classifier:
 
 
 def _read_labels(path: Path) -> list[str]:
-    """Return the lines of a file, one label each, without empty lines at the end."""
+    """Return the lines of a file, one label each, without empty lines at the end.
+
+    Editors may put a byte order mark at the start and spaces at the ends of lines. The labels would
+    look the same with them, but differ from the names of the images' folders.
+    """
     try:
         data = read_bounded(path, _MAX_LABELS_BYTES)
     except OSError as error:
@@ -124,7 +129,7 @@ def _read_labels(path: Path) -> list[str]:
     if len(data) > _MAX_LABELS_BYTES:
         raise ModelError(f"{path}: labels of more than {_MAX_LABELS_BYTES >> 20} MiB")
     try:
-        return data.decode("utf-8").rstrip().splitlines()
+        return [line.strip() for line in data.decode("utf-8-sig").rstrip().splitlines()]
     except UnicodeDecodeError:
         raise ModelError(f"{path}: not a text file in UTF-8") from None
 

@@ -17,7 +17,7 @@ NOTEBOOKS = Path(__file__).resolve().parent.parent / "examples/notebooks"
 
 PRINTS = {
     "compiled_model": ("DPU", "LOAD", "equal: True"),
-    "dpu_pynq": ("(1, 28, 28, 1) -> (1, 10)", "Bag 8", "frames per second"),
+    "dpu_pynq": ("(1, 28, 28, 1) -> (1, 10)", "Bag, found as Bag", "frames per second"),
     "own_network": ("largest difference of a logit", "equal: True", "predicted"),
 }
 

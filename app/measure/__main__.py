@@ -28,7 +28,7 @@ from tutelage.core.board_profile import board_names, load_profile
 from tutelage.core.deployed_model import default_model
 from tutelage.core.errors import DONE
 from tutelage.core.locations import CODE, DEMO_MODEL
-from tutelage.core.messages import run_command, say
+from tutelage.core.messages import run_command, run_program, say
 from tutelage.core.text import shown_lines
 
 PROGRAM = "measure"
@@ -221,4 +221,4 @@ def _say_if_possible(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

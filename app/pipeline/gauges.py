@@ -31,10 +31,10 @@ class Gauges:
     def restart(self) -> None:
         """Begin to measure: the figures of the run cover the time from here."""
         self._system = SystemMonitor()
-        self._machine = self._system.read()
+        self._machine = {**self._system.read(), "cpu_percent": None}  # a rate needs some time
         self._machine_at = self._start = self._use_at = time.monotonic()
         self._busy_at_start = self._busy_before = self._pipeline.core_seconds()
-        self._use = 0.0
+        self._use: float | None = None
         self._depths: dict[str, list[int]] = {}  # name -> sum, maximum
         self._looks = 0
 
@@ -46,7 +46,7 @@ class Gauges:
             summary[0] += depth
             summary[1] = max(summary[1], depth)
         now = time.monotonic()
-        if now - self._machine_at >= _SYSTEM_SECONDS:
+        if self._use is None or now - self._machine_at >= _SYSTEM_SECONDS:
             self._machine, self._machine_at = self._system.read(), now
             busy = self._pipeline.core_seconds()
             self._use = utilisation(self._busy_before, busy, now - self._use_at)

@@ -16,7 +16,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import (
     FileResponse,
-    JSONResponse,
     PlainTextResponse,
     Response,
     StreamingResponse,
@@ -143,7 +142,7 @@ class LivePage:
 
     def _state(self, _: Request) -> Response:
         rows = self._monitor.rows()
-        return JSONResponse(
+        return _json_answer(
             {
                 "facts": self._facts,
                 "label": self._monitor.verdict(),
@@ -155,15 +154,15 @@ class LivePage:
         )
 
     def _recordings(self, _: Request) -> Response:
-        return JSONResponse(self._monitor.recordings())
+        return _json_answer(self._monitor.recordings())
 
     def _start(self, _: Request) -> Response:
-        return JSONResponse(self._monitor.start_recording().summary(), 201)
+        return _json_answer(self._monitor.start_recording().summary(), 201)
 
     def _stop(self, request: Request) -> Response:
         recording = self._recording(request)
         self._monitor.stop_recording(recording)
-        return JSONResponse(recording.summary())
+        return _json_answer(recording.summary())
 
     def _json(self, request: Request) -> Response:
         recording = self._recording(request)
@@ -181,8 +180,13 @@ class LivePage:
         return recording
 
 
+def _json_answer(content: Any, status: int = 200) -> Response:
+    """Return a response in ASCII: names may have bytes that are no UTF-8, as lone surrogates."""
+    return Response(json.dumps(content, allow_nan=False), status, media_type="application/json")
+
+
 def _event(name: str, data: dict[str, Any] | None) -> bytes:
-    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
 def _download(recording: Recording, chunks: Iterator[str], suffix: str) -> Response:

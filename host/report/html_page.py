@@ -108,6 +108,11 @@ def _marked(text: str) -> str:
     return _CODE.sub(r"<code>\1</code>", html_text(text))
 
 
+def _label(text: str) -> str:
+    """Return text for an attribute, which has no markup."""
+    return _CODE.sub(r"\1", html_text(text))
+
+
 def _fact(fact: Fact) -> str:
     kind = note = ""
     if fact.kind:
@@ -129,14 +134,14 @@ def _table(table: Table, place: Path) -> str:
     rows = "\n".join(f"<tr>{_row(row, texts)}</tr>" for row in table.rows)
     words = f"{_marked(table.caption)}{_source(table.source, place)}"
     caption = f"<caption>{words}</caption>" if words else ""
-    label = html_text(table.caption or ", ".join(table.columns[:3]), 120)
+    name = table.caption or ", ".join(table.columns[:3])
     # A region that scrolls must be reachable with the keyboard.
-    text = (f'<div class="wide" role="group" tabindex="0" aria-label="{label}">'
+    text = (f'<div class="wide" role="group" tabindex="0" aria-label="{_label(name)}">'
             f"<table>{caption}<thead><tr>{heads}</tr></thead>"
             f"<tbody>\n{rows}\n</tbody></table></div>")  # fmt: skip
     if len(table.rows) <= _MOST_ROWS:
         return text
-    return f"<details><summary>{len(table.rows)} rows: {label}</summary>{text}</details>"
+    return f"<details><summary>{len(table.rows)} rows: {_marked(name)}</summary>{text}</details>"
 
 
 def _is_text(cell: Cell) -> bool:
@@ -166,7 +171,7 @@ def _kind(is_text: bool) -> str:
 
 def _plot(plot: Plot, place: Path, prefix: str) -> str:
     caption = f"{_marked(plot.caption)}{_source(plot.source, place)}"
-    label = html_text(plot.caption)
+    label = _label(plot.caption)
     svg = f'<div role="img" aria-label="{label}">{_own_names(plot.svg, prefix)}</div>'
     if not plot.is_small:
         svg = f'<div class="wide" role="group" tabindex="0" aria-label="{label}">{svg}</div>'
@@ -189,4 +194,4 @@ def _source(source: Path | None, place: Path) -> str:
 
 def relative(source: Path, place: Path) -> str:
     """Return a file's path as a link from a directory, percent-encoded."""
-    return quote(Path(os.path.relpath(source.resolve(), place.resolve())).as_posix())
+    return quote(os.fsencode(os.path.relpath(source.resolve(), place.resolve())))

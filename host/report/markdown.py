@@ -15,33 +15,36 @@ from tutelage.host.report.html_page import relative
 _CODE = re.compile(rf"\\`({CODE_CHARACTERS})\\`")
 
 
-def document(title: str, lead: str, sections: Sequence[Section], place: Path, end: str = "") -> str:
+def document(
+    title: str, lead: str, sections: Sequence[Section], output: Path, end: str = ""
+) -> str:
     """Return the text of the file.
 
     Parameters
     ----------
-    place : directory of the file; `plot_file` returns the paths of its plots
+    output : path of the file without its suffix; `plot_file` returns the paths of its plots
     end : last line
     """
     lines = [f"# {markdown_text(title)}", "", _marked(lead)]
     for section in sections:
         lines += ["", f"## {markdown_text(section.title)}"]
         for part in section.parts:
-            lines += ["", *_part(part, place)]
+            lines += ["", *_part(part, output)]
     return "\n".join([*lines, *(["", _marked(end)] if end else [])]) + "\n"
 
 
-def plot_file(plot: Plot) -> str:
-    """Return the path of a plot's file, relative to the document."""
-    return f"report/{plot.name}.svg"
+def plot_file(plot: Plot, output: Path) -> Path:
+    """Return the path of a plot's file: in a directory named as the document."""
+    return output / f"{plot.name}.svg"
 
 
-def _part(part: Part, place: Path) -> list[str]:
+def _part(part: Part, output: Path) -> list[str]:
+    place = output.parent
     if isinstance(part, Table):
         return _table(part, place)
     if isinstance(part, Plot):
-        caption = markdown_text(part.caption)
-        return [f"![{caption}]({plot_file(part)}){_source(part.source, place)}"]
+        caption, link = markdown_text(part.caption), relative(plot_file(part, output), place)
+        return [f"![{caption}]({link}){_source(part.source, place)}"]
     if isinstance(part, Facts):
         rows = [(fact.label, fact.value, fact.kind, fact.note) for fact in part.facts]
         return _rows(["figure", "value", "", ""], rows)

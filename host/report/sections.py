@@ -54,11 +54,11 @@ class ReportOptions:
 
 
 def write_report(options: ReportOptions, output: Path) -> list[Path]:
-    """Write OUTPUT.html, OUTPUT.md and its plots; return the paths of these files.
+    """Write OUTPUT.html, OUTPUT.md and its plots in OUTPUT/; return the paths of these files.
 
     Parameters
     ----------
-    output : path without suffix
+    output : path without suffix; .html or .md at its end is left out
 
     Raises
     ------
@@ -67,6 +67,8 @@ def write_report(options: ReportOptions, output: Path) -> list[Path]:
     """
     subject = find_subject(options.model, options.training)
     sections = _with_gaps(list(_sections(subject, options)))
+    if output.suffix in (".html", ".md"):
+        output = output.with_suffix("")
     title, place = subject.name, output.parent
     lead = _lead(subject)
     end = (
@@ -74,15 +76,18 @@ def write_report(options: ReportOptions, output: Path) -> list[Path]:
         "figures were not measured; nothing was measured on a DPU unless it says so."
     )
     place.mkdir(parents=True, exist_ok=True)
-    written = [output.with_suffix(".html"), output.with_suffix(".md")]
-    for path, form in zip(written, (html_page, document), strict=True):
-        path.write_text(form(title, lead, sections, place, end), encoding="utf-8")
-    for plot in (part for section in sections for part in section.parts if isinstance(part, Plot)):
-        path = place / plot_file(plot)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(plot.svg.replace(">", f">{PLOT_STYLE}", 1) + "\n", encoding="utf-8")
-        written.append(path)
-    return written
+    texts = {
+        place / f"{output.name}.html": html_page(title, lead, sections, place, end),
+        place / f"{output.name}.md": document(title, lead, sections, output, end),
+    }
+    plots = [part for section in sections for part in section.parts if isinstance(part, Plot)]
+    for plot in plots:
+        texts[plot_file(plot, output)] = plot.svg.replace(">", f">{PLOT_STYLE}", 1) + "\n"
+    if plots:
+        output.mkdir(exist_ok=True)
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
+    return list(texts)
 
 
 def _lead(subject: Subject) -> str:
@@ -187,7 +192,7 @@ def _of_project(results: Path) -> Parts:
         yield Gap("Study of methods", "`tutelage study` trains every method and bit width.")
     for number, other in enumerate(sorted(results.glob("*/study.csv")), start=2):
         make = partial(study_sections, other, number)
-        yield from _made(f"Study: {other.parent.name}", make, other)
+        yield from _made(f"Study {other.parent.name}", make, other)
     if latency.is_file():
         yield from _made("Predicted against published", lambda: [prediction_section(results)],
                          latency)  # fmt: skip

@@ -40,7 +40,7 @@ def study_sections(path: Path, number: int = 1) -> list[Section]:
     methods = {name: row for name, row in rows.items() if not is_ablated(row["method"])}
     changed = {name: row for name, row in rows.items() if is_ablated(row["method"])}
     suffix = str(number) if number > 1 else ""
-    title = f"Study: {path.parent.name}" if suffix else "Background: study of methods"
+    title = f"Background: study {path.parent.name}" if suffix else "Background: study of methods"
     parts = _accuracies(methods, path, images, f"study{suffix}")
     sections = [Section(f"study{suffix}", title, parts)]
     if changed:

@@ -57,8 +57,9 @@ def _what(run: RunResults) -> str:
     text = (f"{run.started}, {run.machine.place}, {run.machine.image}; runs on {run.provider}; "
             f"{run.state}.")  # fmt: skip
     if not run.on_dpu:
+        what = "This is the emulation" if run.emulation else "This is not a DPU"
         how = f", {run.pace.text}" if run.pace else ""
-        text += f" This is not a DPU{how}; nothing here was measured on a DPU."
+        text += f" {what}{how}: nothing here was measured on a DPU."
     return text
 
 

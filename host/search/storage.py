@@ -290,5 +290,6 @@ def number_in(attributes: Mapping[str, Any], key: str) -> float | None:
     """Return a number that a worker stored; None if it is missing or not a finite number."""
     value = attributes.get(key)
     # Comparisons of Python's integers, which have no limit, with floats are exact.
-    known = isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
-    return float(value) if known else None
+    if isinstance(value, (int, float)) and abs(value) <= sys.float_info.max:
+        return float(value)
+    return None

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.app.waiting import soon
+from tests.app.waiting import LONG, soon
 
 
 class App:
@@ -123,6 +123,15 @@ def test_a_folder_named_like_two_classes_counts_as_neither(app: App, tmp_path: P
     status, out, err = app(*"--source images --model net.xmodel --labels labels.txt".split())
     assert (status, out) == (2, "")
     assert "net.xmodel: labels: class 1 (from 0) has an empty label; give it a name" in err
+
+
+def test_labels_of_a_text_editor_are_those_of_the_folders(app: App, tmp_path: Path) -> None:
+    """Some editors begin a file in UTF-8 with a mark, and end lines with \\r\\n or spaces."""
+    lines = b"\xef\xbb\xbf" + b"".join(b"%d \r\n" % digit for digit in range(10)) + b"\r\n"
+    (tmp_path / "labels.txt").write_bytes(lines)
+    status, out, err = app(*"--source images --model net.xmodel --labels labels.txt".split())
+    assert (status, err) == (0, "")
+    assert "accuracy   100.00%: 10 of 10 frames with a known label" in out.splitlines()
 
 
 def test_a_full_disk_is_reported_with_the_file_of_the_figures(app: App) -> None:
@@ -417,6 +426,39 @@ def test_a_signal_stops_cleanly_with_everything_accounted_for(
     rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     assert figures["interrupted"] and 50 <= figures["frames"]["in"] < 6000
     assert [row["index"] for row in rows] == list(range(figures["frames"]["in"]))
+
+
+_SLOW_FFMPEG = """#!/bin/sh
+case "$*" in *-encoders*) echo " V....D libx264 "; exit;; esac
+cat >/dev/null
+touch closing
+while [ ! -e go-on ]; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_outputs_are_completed_loses_nothing(
+    app: App, tmp_path: Path, number: signal.Signals
+) -> None:
+    """A long .mp4 takes seconds to complete, since its index is moved to the start."""
+    program = tmp_path / "bin/ffmpeg"
+    program.parent.mkdir()
+    program.write_text(_SLOW_FFMPEG)
+    program.chmod(0o755)
+    app._environment["PATH"] = f"{program.parent}:{os.environ['PATH']}"
+    process = app.start(
+        *"--source images --model net.xmodel --quiet --json f.json".split(),
+        *"--output r.mp4 --output r.jsonl".split(),
+    )
+    assert soon((tmp_path / "closing").exists)
+    process.send_signal(number)
+    time.sleep(0.3)
+    (tmp_path / "go-on").touch()
+    out, err = process.communicate(timeout=LONG)
+    assert process.returncode == 1 and "r.mp4: has 0 of 10 frames" in err  # it wrote no video
+    assert "frames     10 in, 10 classified, 0 failed" in out
+    assert json.loads((tmp_path / "f.json").read_text())["frames"]["classified"] == 10
+    assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 10
 
 
 def test_a_reader_that_leaves_causes_no_traceback(app: App, tmp_path: Path) -> None:

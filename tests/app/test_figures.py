@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -56,6 +57,20 @@ def test_gauges_cover_the_time_from_their_restart(monkeypatch: pytest.MonkeyPatc
     assert gauges.report()["dpu"]["utilisation"] == 1.0
     gauges.restart()
     assert gauges.report()["dpu"]["utilisation"] == 0.0
+
+
+def test_loads_are_unknown_before_the_first_look_rather_than_zero(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipeline = Pipeline(FrameSource(), [], lambda result: None)
+    monkeypatch.setattr(pipeline, "core_seconds", lambda: [time.monotonic()])
+    gauges = Gauges(pipeline, 1, None)
+    found = gauges.read()
+    assert found["dpu_utilisation"] is None and found["cpu_percent"] is None
+    time.sleep(0.05)
+    gauges.look()
+    found = gauges.read()
+    assert found["dpu_utilisation"] > 0.9 and found["cpu_percent"] is not None
 
 
 def test_a_difference_that_is_nothing_has_no_sign() -> None:

@@ -116,6 +116,13 @@ def test_a_whole_run_on_the_emulation(tmp_path: Path) -> None:
     _sums_hold(folder)
 
 
+def test_the_summary_is_printed_in_an_encoding_without_its_letters(tmp_path: Path) -> None:
+    process = _start(tmp_path / "a", "--scenario", "offline", PYTHONIOENCODING="ascii")
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    assert "\\xb1 is half of the 95 % interval" in out
+
+
 # The event, its phase, and the number of complete windows then. The last phases come first, so that
 # the others run while the test waits for them.
 ENDS = [

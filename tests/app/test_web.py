@@ -94,6 +94,18 @@ def _events(output: WebOutput, wanted: int) -> list[tuple[str, Any]]:
     return found
 
 
+def test_names_that_are_not_utf8_are_served() -> None:
+    name = "caf\udce9"  # as os.fsdecode gives the Latin-1 bytes of a directory's name
+    with served(facts={"model": {"name": name}}, gauges=lambda: {"watts": {name: 1.0}}) as web:
+        web._monitor.stop_recording(web._monitor.start_recording())
+        web._monitor.tick()
+        assert ask_json(web, "/state.json")["facts"]["model"]["name"] == name
+        for path in ("/recordings", "/recordings/1.json", "/recordings/1.csv"):
+            assert ask(web, path)[0] == 200
+        rows = [data for kind, data in _events(web, 1) if kind == "row"]
+        assert rows[0]["watts"] == {name: 1.0}
+
+
 # Addresses
 
 

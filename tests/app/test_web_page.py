@@ -328,10 +328,13 @@ def test_six_facts_are_shown_and_all_of_them_folded(browser: Browser) -> None:
             "Machine": "ZynqMP ZCU104 RevC, PynqLinux",
         }
         folded = page.locator("#all-facts dl")
-        expect(folded).to_be_hidden()
+        expect(folded.first).to_be_hidden()
         page.get_by_text("All 52 facts").click()
-        expect(folded).to_be_visible()
-        expect(folded).to_contain_text("provenance · fact 39")
+        expect(folded.first).to_be_visible()
+        tables = page.locator("#all-facts h3")
+        assert tables.all_inner_texts() == ["run", "model", "board", "provenance"]
+        expect(folded.nth(0).locator("dt")).to_have_text(["provider", "source", "threads"])
+        expect(folded.nth(3)).to_contain_text("fact 39")
         watched.assert_clean(web)
 
 
@@ -529,6 +532,41 @@ def test_label_and_picture_are_of_the_same_frame(browser: Browser) -> None:
             stopped.set()
             feeder.join()
         assert (wrong, seen >= 12) == (0, True)
+        watched.assert_clean(web)
+
+
+# Return the share of the first class's bar at the moment when its confidence is shown.
+BAR = """
+async (shown) => {
+  const [, track, value] = document.querySelector("#classes li").children;
+  while (value.textContent !== shown) await new Promise(requestAnimationFrame);
+  return track.firstChild.getBoundingClientRect().width / track.getBoundingClientRect().width;
+}
+"""
+
+
+def test_a_bar_is_as_long_as_the_confidence_beside_it(browser: Browser) -> None:
+    with served() as web, Watched(browser) as watched:
+        web.add(Result(Frame(0, "a"), [("a", 0.1)]))
+        watched.page.goto(web.url)
+        expect(watched.page.locator("#classes .value")).to_have_text("10.0%")
+        next_result = threading.Timer(0.5, web.add, [Result(Frame(1, "b"), [("b", 0.9)])])
+        next_result.start()
+        assert watched.page.evaluate(BAR, "90.0%") == pytest.approx(0.9, abs=0.02)
+        watched.assert_clean(web)
+
+
+def test_ten_classes_fit_on_a_phone(browser: Browser) -> None:
+    names = [*LABELS, "Pullover", "T-shirt", "Dress", "Coat", "Shirt"]
+    with served() as web, Watched(browser, 390, 844) as watched:
+        for name in names:
+            for _ in range(100):
+                web.add(labelled(name, name))
+        web._monitor.tick()
+        watched.page.goto(web.url)
+        expect(watched.page.locator("#matrix tbody tr")).to_have_count(10)
+        scroll = watched.page.locator(".confusion .scroll")
+        assert scroll.evaluate("each => each.scrollWidth - each.clientWidth") == 0
         watched.assert_clean(web)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ from tutelage.__main__ import main
 from tutelage.core.files import sha256_of
 from tutelage.core.results.run_json import read_run
 from tutelage.host.report.content import Part, Plot, Section, Table, cell_text
-from tutelage.host.report.html_page import html_page
+from tutelage.host.report.html_page import html_page, relative
 from tutelage.host.report.markdown import document
 from tutelage.host.report.study_section import study_sections
 from tutelage.host.report.trace_section import trace_section
@@ -351,6 +352,33 @@ def test_untrusted_text_stays_text(tmp_path: Path) -> None:
     assert "<script>alert" not in (tmp_path / "report.md").read_text()
 
 
+def test_reports_in_one_directory_have_their_own_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, end in (("net-0.1", ""), ("net-0.2", ".html")):
+        _training(tmp_path / f"run {name}")
+        arguments = ["--training", str(tmp_path / f"run {name}"), "-o", f"{tmp_path / name}{end}"]
+        assert main(["report", "--results", str(tmp_path / "none"), *arguments]) == 0
+        written = [Path(line) for line in capsys.readouterr().out.splitlines()]
+        assert written[:2] == [tmp_path / f"{name}.html", tmp_path / f"{name}.md"]
+        assert {path.parent for path in written[2:]} == {tmp_path / name}
+        assert f"]({name}/loss.svg)" in (tmp_path / f"{name}.md").read_text()
+        assert (tmp_path / name / "loss.svg").is_file()
+
+
+def test_code_in_a_caption_has_no_backticks_in_html(tmp_path: Path) -> None:
+    rows = [[number] for number in range(20)]
+    parts: list[Part] = [Table(["a"], rows, None, "Difference to `qat`."),
+                         Plot("p", "<svg></svg>", "Loss of `qat`.")]  # fmt: skip
+    text = html_page("t", "l", [Section("s", "S", parts)], tmp_path)
+    assert "`" not in text and 'aria-label="Difference to qat."' in text
+    assert "<summary>20 rows: Difference to <code>qat</code>.</summary>" in text
+
+
+def test_a_link_leads_to_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    assert relative(tmp_path / os.fsdecode(b"caf\xe9/a b.json"), tmp_path) == "caf%E9/a%20b.json"
+
+
 def test_without_results_it_says_how_to_get_them(tmp_path: Path) -> None:
     found, text = _report(tmp_path / "report", "--results", str(tmp_path / "none"))
     assert _names(found) == ["headline", "training", "cost", "missing"]
@@ -372,7 +400,11 @@ def test_each_study_shows_the_accuracies_of_its_own_table(tmp_path: Path) -> Non
     found, text = _report(tmp_path / "report", "--results", str(tmp_path / "results"))
     assert _names(found) == ["headline", "training", "cost", "study", "study2", "study3", "missing"]
     titles = re.findall('<h2 id="study[23]?-title">(.*)</h2>', text)
-    assert titles == ["Background: study of methods", "Study: a b", "Study: old"]
+    assert titles == [
+        "Background: study of methods",
+        "Background: study a b",
+        "Background: study old",
+    ]
     assert "81.50 (1)" in text and "72.50 (1)" in text and "83.50 (1)" in text
     assert "71.50" not in text and "82.50" not in text and "Top-1 on the validation images" in text
     assert (tmp_path / "report/study2.svg").is_file()

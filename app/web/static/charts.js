@@ -137,7 +137,7 @@ class Chart {
         y: { range: (_plot, _least, most) => [0, this.#top(most)] },
       },
       axes: [
-        { ...axis, grid: { show: false }, space: 90, size: 26,
+        { ...axis, grid: { show: false }, space: 70, size: 26,
           values: (_plot, times) => times.map((time) => clock(1000 * time)) },
         { ...axis, grid, size: 46, space: 24,
           values: (_plot, values) => values.map((value) => String(Number(value.toPrecision(6)))) },

@@ -1,14 +1,14 @@
-// Facts about model and board: the six main ones, and a folded list of all, one line per key.
+// Facts about model and board: the six main ones, and all of them folded, in a list per table.
 
 import { byId, part } from "./dom.js";
 
 export function showFacts(facts) {
-  const all = [...flat(facts, [])].filter(([, text]) => text !== "");
   list(byId("facts"), headFacts(facts).filter(([, text]) => text !== ""));
+  const all = [...flat(facts, [])].filter(([, , text]) => text !== "");
   const folded = byId("all-facts");
   folded.hidden = all.length === 0;
   folded.querySelector("summary").textContent = `All ${all.length} facts`;
-  list(folded.querySelector("dl"), all);
+  folded.querySelector("div").replaceChildren(...byTable(all));
   const model = text(facts.model?.name);
   byId("model").textContent = model;
   byId("provider").textContent = text(facts.provider);
@@ -43,19 +43,31 @@ function list(place, lines) {
   ]));
 }
 
-function* flat(value, path) {
-  if (value === null || value === undefined) return;
-  if (Array.isArray(value)) {
-    yield [title(path), value.map((each) => plain(each)).join(", ")];
-  } else if (typeof value === "object") {
-    for (const [key, inner] of Object.entries(value)) yield* flat(inner, [...path, key]);
-  } else {
-    yield [title(path), plain(value)];
+// Return a heading and a list for each table; the facts outside of tables come first.
+function byTable(all) {
+  const tables = new Map([["run", []]]);
+  for (const [table, name, value] of all) {
+    if (!tables.has(table)) tables.set(table, []);
+    tables.get(table).push([name, value]);
   }
+  return [...tables].filter(([, lines]) => lines.length).flatMap(([table, lines]) => {
+    const place = part("dl");
+    list(place, lines);
+    return [part("h3", "", table), place];
+  });
 }
 
-function title(path) {
-  return path.map((key) => key.replaceAll("_", " ")).join(" · ");
+// Yield [table, name, value] of each fact.
+function* flat(value, path) {
+  if (value === null || value === undefined) return;
+  if (typeof value === "object" && !Array.isArray(value)) {
+    for (const [key, inner] of Object.entries(value)) {
+      yield* flat(inner, [...path, key.replaceAll("_", " ")]);
+    }
+    return;
+  }
+  const shown = Array.isArray(value) ? value.map(plain).join(", ") : plain(value);
+  yield [path.slice(0, -1).join(" · ") || "run", path.at(-1), shown];
 }
 
 function plain(value) {

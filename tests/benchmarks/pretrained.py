@@ -128,7 +128,8 @@ def quantise(folder: Path, changes: Sequence[str]) -> dict[str, Any]:
     )
     config = read_config(folder / "ptq.toml", list(changes))
     result = train(config, folder / "run")
-    exported = export(folder / "run", folder / "model", images=0)
+    exported = export(folder / "run", folder / "model", images=0,
+                      network=config.student.network)  # fmt: skip
     plan = plan_compile(folder / "model", None, CompileOptions("zcu104", "", None, None, 0))
     compiled = compile_model(plan, lambda text: None)
     return {

@@ -295,7 +295,8 @@ def _bench(
 
 
 def test_a_run_with_its_own_data(run: Path, tmp_path: Path) -> None:
-    options = BenchOptions(("onnxruntime-int8",), repetitions=1, threads=1, **SHORT)  # type: ignore[arg-type]
+    name = f"{run.parent / 'net.py'}:make"
+    options = BenchOptions(("onnxruntime-int8",), repetitions=1, threads=1, network=name, **SHORT)  # type: ignore[arg-type]
     results, folder, _ = bench(run, options, tmp_path / "out", lambda _: None)
     assert (folder / "bench.json").exists()
     assert results.images.source.startswith("test set, 60 images")
@@ -303,13 +304,13 @@ def test_a_run_with_its_own_data(run: Path, tmp_path: Path) -> None:
     row = results.rows[0]
     assert row.same_class and row.same_class > 90 and row.fps.n == 1
     assert bench_text(read_bench(folder)) == bench_text(results)
-    images = load_images(load_subject(run), "dataset", 0)
+    images = load_images(load_subject(run, name), "dataset", 0)
     assert len(images.labels) == 60 and images.pixels[0].shape == (28, 28, 3)
 
 
 @pytest.mark.slow
 def test_compiled_pytorch(run: Path, tmp_path: Path) -> None:
-    subject = load_subject(run)
+    subject = load_subject(run, f"{run.parent / 'net.py'}:make")
     subject.write(tmp_path, load_images(subject, "", 32))
     process = _worker("torch-compiled", tmp_path, tmp_path / "log")
     answer = process.ask({"do": "prepare"}, 300)

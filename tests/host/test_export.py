@@ -176,16 +176,17 @@ def test_a_layer_beyond_the_dpu_is_named(tmp_path: Path, repo_root: Path) -> Non
     from tutelage.host.train import checkpoint
 
     data = load("folder", repo_root / "app" / "demo" / "images", "train")
-    network = create("tests.host.test_export:big_kernel", in_channels=data.shape[0])
+    name = "tests.host.test_export:big_kernel"
+    network = create(name, in_channels=data.shape[0])
     checkpoint.save(tmp_path / "float.safetensors", {"student": network.state_dict()}, {})
-    student = {"network": "tests.host.test_export:big_kernel",
+    student = {"network": name,
                "weights": str(tmp_path / "float.safetensors")}  # fmt: skip
     train(_config(tmp_path, repo_root, method="ptq", student=student), tmp_path / "run")
     pair = data, load("folder", repo_root / "app" / "demo" / "images", "test")
     with pytest.raises(ExportError, match="kernel 18x18; the DPU supports 1 to 16"):
-        export(tmp_path / "run", tmp_path / "out", data=pair)
+        export(tmp_path / "run", tmp_path / "out", data=pair, network=name)
     assert not (tmp_path / "out").exists()
-    figures = export(tmp_path / "run", tmp_path / "out", allow_cpu=True, data=pair)
+    figures = export(tmp_path / "run", tmp_path / "out", allow_cpu=True, data=pair, network=name)
     reasons = list(figures["on_cpu"].values())  # its ReLU goes to the CPU with it
     assert reasons == ["kernel 18x18; the DPU supports 1 to 16", "the DPU has no relu"]
     plan = plan_compile(tmp_path / "out", None, CompileOptions("emulator"))
@@ -223,7 +224,7 @@ def test_replacements_and_the_final_activation_survive(tmp_path: Path, repo_root
     }  # fmt: skip
     config = _config(tmp_path, repo_root, method="ptq", student=student)
     train(config, tmp_path / "run")
-    figures = export(tmp_path / "run", tmp_path / "model")
+    figures = export(tmp_path / "run", tmp_path / "model", network=f"{__name__}:smooth")
     assert figures["logits_equal"] and figures["on_cpu"] == {}
     assert read_description(tmp_path / "model/model.toml").activation == "sigmoid"
 

@@ -111,7 +111,8 @@ def test_three_commands(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     )
     assert main(["train", str(run), "--output", str(tmp_path / "r")]) == 0
     assert "% of the test images have the float network's class, in" in capsys.readouterr().out
-    assert main(["export", str(tmp_path / "r"), "-o", str(tmp_path / "m")]) == 0
+    export_run = ["export", str(tmp_path / "r"), "-o", str(tmp_path / "m")]
+    assert main([*export_run, "--network", f"{tmp_path / 'net.py'}:Net"]) == 0
     text = capsys.readouterr().out
     assert "  the float network's class for 1" in text and "accuracy" not in text
     assert main(["compile", str(tmp_path / "m")]) == 0

@@ -296,7 +296,7 @@ def test_weights_that_do_not_fit(repo_root: Path, tmp_path: Path) -> None:
     for wrong, words in (
         ("even", "class_weights 'even' is neither \"balanced\" nor a list"),
         ([1.0, 0.0], "must be positive"),
-        ([float("nan")], "must be positive"),
+        ([float("nan")], "must be a finite number"),
         (["a"], "class_weights must be a number"),
         (2.0, "class_weights must be a string or a list"),
     ):

@@ -41,7 +41,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     if len(data) > MAX_TOML_BYTES:
         raise TomlError(f"{path}: larger than the limit of {MAX_TOML_BYTES >> 10} KiB")
     try:
-        return parse_toml(data.decode("utf-8").replace("\r\n", "\n"))
+        return parse_toml(data.decode("utf-8-sig").replace("\r\n", "\n"))
     except ValueError as error:
         raise TomlError(f"{path}: not a TOML file: {error}") from error
 

@@ -53,3 +53,10 @@ def test_whole_numbers_have_64_bits_as_toml_says() -> None:
     for number in (1 << 63, -(1 << 63) - 1, 10**400):
         with pytest.raises(ValueError, match="64 bits"):
             parse_toml(f"[t]\na = [{{b = [{number}]}}]")
+
+
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
+    """As some editors write it."""
+    file = tmp_path / "run.toml"
+    file.write_bytes(b'\xef\xbb\xbfmethod = "ptq"\n')
+    assert read_toml(file) == {"method": "ptq"}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.core.toml_file import parse_toml, to_toml
+from tutelage.core.toml_file import parse_toml, read_toml, to_toml
 
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 _PLAIN = (

@@ -8,18 +8,20 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
+pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
 
-from safetensors.torch import save_file  # noqa: E402
+import torch
+from safetensors.torch import save_file
 
-from tutelage.host.networks import create  # noqa: E402
-from tutelage.host.train import checkpoint, kept_logits, loop  # noqa: E402
-from tutelage.host.train.config import Config, make_config  # noqa: E402
-from tutelage.host.train.data import DataSet, load  # noqa: E402
-from tutelage.host.train.kept_logits import can_keep  # noqa: E402
-from tutelage.host.train.loop import CHECKPOINT, STUDENT, TrainingRun, train  # noqa: E402
-from tutelage.host.train.progress import Silent  # noqa: E402
+from tutelage.host.networks import create
+from tutelage.host.train import checkpoint, kept_logits, loop
+from tutelage.host.train.config import Config, make_config
+from tutelage.host.train.data import DataSet, load
+from tutelage.host.train.kept_logits import can_keep
+from tutelage.host.train.loop import CHECKPOINT, STUDENT, TrainingRun, train
+from tutelage.host.train.progress import Silent
+from tutelage.host.train.students import trained_network
 
 Sets = tuple[DataSet, DataSet]
 
@@ -84,8 +86,7 @@ def test_kept_logits_leave_a_run_as_it_is(
             weights, method, training=training,
             phases=[{"name": t, "teacher": t, "distil": d} for t, d in phases],
         )  # fmt: skip
-    made = loop.trained_network
-    monkeypatch.setattr(loop, "trained_network", lambda *given: _InDouble(made(*given)))
+    monkeypatch.setattr(loop, "trained_network", lambda *given: _InDouble(trained_network(*given)))
     kept = train(config, tmp_path / "kept", data=data)
     monkeypatch.setattr(kept_logits, "MOST_BYTES", 0)
     computed = train(config, tmp_path / "computed", data=data)

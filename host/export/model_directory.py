@@ -44,7 +44,7 @@ from tutelage.dpu.compiler.emulation import on_cpu
 from tutelage.dpu.engine.reference import Model, load_engine
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.export.onnx_qdq import to_onnx
-from tutelage.host.networks import PRESETS
+from tutelage.host.networks import is_own
 from tutelage.host.quantise.fake import quantise
 from tutelage.host.quantise.student import Student
 from tutelage.host.quantise.to_xmodel import NotDeployable, to_quantised
@@ -178,7 +178,7 @@ def read_state(path: Path, network: str = "") -> tuple[Config, dict[str, Any]]:
 
     Parameters
     ----------
-    network : the name of the checkpoint's network, if it is not a preset. The checkpoint may come
+    network : the name of the checkpoint's network, if it is a user's own. The checkpoint may come
         from elsewhere, and creating its network executes the code that it names: the caller allows
         this by naming it too.
 
@@ -186,7 +186,7 @@ def read_state(path: Path, network: str = "") -> tuple[Config, dict[str, Any]]:
     ------
     CheckpointError
         The file is not a student's checkpoint, the student is not quantised for the DPU, or its
-        network is neither a preset nor `network`.
+        network is a user's own other than `network`.
     """
     _, state = checkpoint.load(path)
     if not isinstance(state.get("config"), dict):
@@ -198,7 +198,8 @@ def read_state(path: Path, network: str = "") -> tuple[Config, dict[str, Any]]:
         raise CheckpointError(f"{path}: its accuracy is not a number")
     if not STUDENT_KINDS[config.quantisation.quantiser].has_dpu_form:
         raise CheckpointError(f"{path}: a {config.quantisation.quantiser} run has no DPU form")
-    if (name := config.student.network) not in {*PRESETS, network}:
+    name = config.student.network
+    if is_own(name) and name != network:
         raise CheckpointError(
             f"{path}: its network {name!r} is Python code, which would be executed; if you trust "
             f"it, add --network {shlex.quote(name)}"

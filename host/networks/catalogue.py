@@ -66,6 +66,11 @@ def create(name: str, **options: Any) -> nn.Module:
     return create_with(name, options, {})
 
 
+def is_own(name: str) -> bool:
+    """Return whether `name` is a user's network, whose code `create` executes, not a preset's."""
+    return name not in PRESETS and ":" in name
+
+
 def create_with(name: str, options: Mapping[str, Any], offered: Mapping[str, Any]) -> nn.Module:
     """Build a network as `create` does, passing also those of `offered` that it accepts.
 
@@ -112,7 +117,7 @@ def _choices(
 def _maker(name: str) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
     if name in PRESETS:
         return PRESETS[name]
-    if ":" not in name:
+    if not is_own(name):
         near = difflib.get_close_matches(name, PRESETS, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"the presets are {', '.join(PRESETS)}"
         raise NetworkError(

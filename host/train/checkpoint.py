@@ -1,8 +1,8 @@
 """Checkpoints, each one safetensors file, replaced atomically.
 
 Tensors are named "part/name"; everything else is JSON in the file's metadata. Nothing is pickled,
-so that reading an untrusted checkpoint runs no code. Exporting one does, if it names a network that
-is not a preset (SECURITY.md).
+so that reading an untrusted checkpoint runs no code. Creating the network that one names can, and
+needs consent (SECURITY.md).
 """
 
 from __future__ import annotations

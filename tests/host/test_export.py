@@ -142,6 +142,10 @@ def test_code_that_a_checkpoint_names_is_executed_only_with_consent(
     assert sorted(tmp_path.iterdir()) == [path]
     assert main(["export", str(path), "-o", str(tmp_path), "--network", "os:system"]) == 2
     assert (tmp_path / "harm").exists()
+    state["config"]["student"]["network"] = "densenet-tinny"  # no preset, and no code either
+    checkpoint.save(path, tensors, state)
+    assert main(["export", str(path), "-o", str(tmp_path / "model")]) == 2
+    assert "no network 'densenet-tinny'; did you mean 'densenet-tiny'?" in capsys.readouterr().err
 
 
 def test_unexportable_networks_are_reported(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 from tutelage.core.board_profile import Profile
 from tutelage.core.locations import CODE
+from tutelage.core.results.typed_json import MismatchError, json_value
 from tutelage.host.deploy.packages import CARRIED
 from tutelage.host.deploy.plan import DeployError, Report
 from tutelage.host.ssh.advice import NOISE
@@ -72,8 +72,8 @@ def ask(remote: Remote, profile: Profile) -> dict[str, Any]:
     """
     script = (CODE / "board" / "check.py").read_text(encoding="utf-8")
     try:
-        facts = json.loads(remote.sh(check_command(profile), script))
-    except (ValueError, RecursionError) as error:
+        facts = json_value(remote.sh(check_command(profile), script))
+    except MismatchError as error:
         raise DeployError(f"{remote.host}: the answer to the check is not JSON") from error
     if not _is_complete(facts):
         raise DeployError(f"{remote.host}: the answer to the check is not that of board/check.py")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
+
+from tutelage.core.results.typed_json import json_value
 
 
 class MeasurementProgress:
@@ -17,10 +18,10 @@ class MeasurementProgress:
     def take(self, line: str) -> None:
         """Display an event; ignore a line that is incomplete or not an event of a measurement."""
         try:
-            event = json.loads(line)
+            event = json_value(line)
             text = self._text(event)
             at = f"{event['at']:7.0f} s"
-        except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        except (ValueError, LookupError, TypeError, OverflowError):
             return
         if text:
             self._say(f"{at}  {text}")

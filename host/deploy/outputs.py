@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from datetime import datetime, timezone
@@ -12,6 +11,7 @@ from typing import Any
 import tutelage
 from tutelage.core.errors import first_line
 from tutelage.core.files import write_file
+from tutelage.core.results.typed_json import MismatchError, json_value
 from tutelage.core.text import json_text, shown
 from tutelage.host.deploy.plan import DeployError
 from tutelage.host.deploy.scripts import MOST_REPORT, OUTPUTS_SECONDS, outputs_script
@@ -70,8 +70,8 @@ def _report(answer: str) -> dict[str, Any]:
     if not answer.strip():
         return {}
     try:
-        report = json.loads(answer)
-    except (ValueError, RecursionError):
+        report = json_value(answer)
+    except MismatchError:
         report = None
     wanted = {"problem": str, "inputs": int, "jobs": int}
     if (

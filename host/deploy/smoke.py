@@ -5,11 +5,11 @@ The board's outputs are compared with the emulation's, and the release classifie
 
 from __future__ import annotations
 
-import json
 import shlex
 from typing import Any
 
 from tutelage.core.board_profile import Profile
+from tutelage.core.results.typed_json import json_value
 from tutelage.core.text import counted
 from tutelage.host.deploy.outputs import OutputsDiffer, compare_outputs
 from tutelage.host.deploy.plan import DeployError
@@ -17,7 +17,7 @@ from tutelage.host.deploy.scripts import RELEASES, compiled_path, smoke_script
 from tutelage.host.ssh.remote import Remote
 
 # Errors of an answer that is not the expected JSON; a board may send anything.
-_NOT_FIGURES = (ValueError, LookupError, TypeError, OverflowError, RecursionError)
+_NOT_FIGURES = (ValueError, LookupError, TypeError, OverflowError)
 
 
 def smoke(
@@ -56,7 +56,7 @@ def smoke(
             raise
         outputs = f"accepted: {error}; "
     try:
-        figures = json.loads(remote.sh(smoke_script(place, model, True)))
+        figures = json_value(remote.sh(smoke_script(place, model, True)))
         counts = (int(figures["frames"][name]) for name in ("in", "classified", "failed"))
         total, classified, failed = counts
         provider = figures["provider"]
@@ -74,7 +74,7 @@ def _check_model(
     path = shlex.quote(compiled_path(model))
     command = f".venv/bin/python -m tutelage.board.check --model {path}"
     try:
-        compiled = json.loads(remote.sh(f"cd {RELEASES}/{place} && {command}"))
+        compiled = json_value(remote.sh(f"cd {RELEASES}/{place} && {command}"))
         number, name = compiled["fingerprint"], compiled["dpu_name"]
     except _NOT_FIGURES as error:
         raise DeployError("fingerprint: the check of the model returned none") from error

@@ -151,8 +151,9 @@ class DataRecorder:
         import pandas
 
         columns = ["Mark", *(sensor.name for sensor in self._sensors)]
-        times = pandas.to_datetime([when for when, _, _ in self._rows], unit="s")
-        rows = [[mark, *readings] for _, mark, readings in self._rows]
+        record = self._rows.copy()  # the thread may append a row meanwhile
+        times = pandas.to_datetime([when for when, _, _ in record], unit="s")
+        rows = [[mark, *readings] for _, mark, readings in record]
         return pandas.DataFrame(rows, columns=columns, index=times)
 
 

@@ -62,3 +62,20 @@ def test_the_rails_are_those_that_are_measured_here() -> None:
     assert all(name == rail.name == rail.power.name[: -len("_power")]
                for name, rail in rails.items())  # fmt: skip
     power.close()
+
+
+def test_rows_may_be_added_while_a_frame_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pandas = pytest.importorskip("pandas", reason="needs pandas, which is not installed")
+    recorder = pynq.DataRecorder(pynq.Sensor(open_power("none", sysfs=tmp_path), "12V"))
+    to_datetime = pandas.to_datetime
+
+    def slow(*arguments: object, **options: object) -> object:
+        times = to_datetime(*arguments, **options)
+        time.sleep(0.1)
+        return times
+
+    monkeypatch.setattr(pandas, "to_datetime", slow)
+    with recorder.record(0.001):
+        assert list(recorder.frame.columns) == ["Mark", "12V_power"]

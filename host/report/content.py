@@ -119,11 +119,13 @@ class Section:
     name : short name for links
     title : heading
     parts : paragraphs (str), figures, tables and plots, in order
+    is_folded : whether a page shows only the first part until the reader opens the others
     """
 
     name: str
     title: str
     parts: list[Part] = field(default_factory=list)
+    is_folded: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -83,11 +83,21 @@ def _section(section: Section, place: Path) -> str:
     name = html_text(section.name)
     text = [f'<section id="{name}" aria-labelledby="{name}-title">',
             f'<h2 id="{name}-title">{html_text(section.title)}</h2>']  # fmt: skip
-    numbered = enumerate(section.parts)
+    parts = section.parts
+    if section.is_folded:
+        text += [*_parts(section, parts[:1], place), "<details><summary>Details</summary>",
+                 *_parts(section, parts[1:], place, 1), "</details>"]  # fmt: skip
+    else:
+        text += _parts(section, parts, place)
+    return "\n".join([*text, "</section>"])
+
+
+def _parts(section: Section, parts: Sequence[Part], place: Path, first: int = 0) -> Iterator[str]:
+    """Yield the HTML of some of a section's parts, the first of which has the number `first`."""
+    numbered = enumerate(parts, first)
     for is_small, group in groupby(numbered, lambda item: _is_small(item[1])):
         found = [_part(part, place, f"{section.name}{number}-") for number, part in group]
-        text += ['<div class="pair">', *found, "</div>"] if is_small else found
-    return "\n".join([*text, "</section>"])
+        yield from ['<div class="pair">', *found, "</div>"] if is_small else found
 
 
 def _is_small(part: Part) -> bool:

@@ -42,10 +42,11 @@ def study_sections(path: Path, number: int = 1) -> list[Section]:
     suffix = str(number) if number > 1 else ""
     title = f"Background: study {path.parent.name}" if suffix else "Background: study of methods"
     parts = _accuracies(methods, path, images, f"study{suffix}")
-    sections = [Section(f"study{suffix}", title, parts)]
+    sections = [Section(f"study{suffix}", title, parts, is_folded=True)]
     if changed:
         title = f"{title}, phases of QKD" if suffix else "Background: phases of QKD"
-        sections.append(Section(f"ablation{suffix}", title, _ablation(rows, changed, path)))
+        parts = _ablation(rows, changed, path)
+        sections.append(Section(f"ablation{suffix}", title, parts, is_folded=True))
     return sections
 
 

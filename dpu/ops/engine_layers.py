@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from tutelage.core.fixed_point import Array
+from tutelage.dpu.ops.refusal import Refusal
 
 NO_ACTIVATION, RELU, LEAKY_RELU, RELU6 = 0, 1, 3, 4
 """`act_type` of CONV and ALU."""
@@ -25,8 +26,21 @@ DEPTHWISE, AVERAGE, MAXIMUM, SCALE, HARD_SIGMOID = 0, 2, 3, 6, 7
 """`exec_mode` of ALU: depthwise convolution, pools, depthwise without bias, hard sigmoid."""
 
 
-POOL_SHIFT_SIGN, MAX_POOL_SHIFT = 8, 55
+_POOL_SHIFT_SIGN, _MAX_POOL_SHIFT = 8, 55
 """`shift_cut` of pools: values from the first up shift right, by at most the second."""
+
+
+def pool_shift_cut(shift: int) -> int:
+    """Return `shift_cut` of a pool that shifts to the left, or to the right if negative.
+
+    Raises
+    ------
+    Refusal
+        The instruction has no such shift.
+    """
+    if not -_MAX_POOL_SHIFT <= shift < _POOL_SHIFT_SIGN:
+        raise Refusal(f"pool shift {shift} is out of range")
+    return shift if shift >= 0 else _POOL_SHIFT_SIGN - shift
 
 
 @dataclass(frozen=True)

@@ -160,11 +160,10 @@ class Pool(Pooling):
         """Return the pool; a fused ReLU becomes a sum of one operand, as MISC's pools lack it."""
         from tutelage.dpu.ops.engine_layers import (
             AVERAGE,
-            MAX_POOL_SHIFT,
             MAXIMUM,
-            POOL_SHIFT_SIGN,
             AluLayer,
             EltwiseLayer,
+            pool_shift_cut,
         )
 
         window, activation = self.window(op), nonlinear(op)
@@ -176,13 +175,11 @@ class Pool(Pooling):
             mode = AVERAGE
             factor, finer = pool_reciprocal(window.kernel_w, window.kernel_h)
             shift -= finer
-        if not -MAX_POOL_SHIFT <= shift < POOL_SHIFT_SIGN:
-            raise Refusal(f"pool shift {shift} is out of range")
         pool = AluLayer(
             op.get_name(), (op.get_input_op("input").get_name(),),
             (window.kernel_h, window.kernel_w), (window.stride_h, window.stride_w),
             (window.pad_top, window.pad_left), output=(window.out_h, window.out_w), mode=mode,
-            factor=factor, shift_cut=shift if shift >= 0 else POOL_SHIFT_SIGN - shift,
+            factor=factor, shift_cut=pool_shift_cut(shift),
         )  # fmt: skip
         if activation == "NONE":
             return [pool]

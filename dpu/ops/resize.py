@@ -91,7 +91,7 @@ class Downsample(Lowered):
 
     def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
         """Return a max pool of one pixel, which also changes the fix point."""
-        from tutelage.dpu.ops.engine_layers import MAXIMUM, POOL_SHIFT_SIGN, AluLayer
+        from tutelage.dpu.ops.engine_layers import MAXIMUM, AluLayer, pool_shift_cut
 
         width, height = steps_of(op)
         shift = fix_point(op) - input_fix_point(op)
@@ -103,7 +103,7 @@ class Downsample(Lowered):
                 stride=(height, width),
                 output=(rows, columns),
                 mode=MAXIMUM,
-                shift_cut=shift if shift >= 0 else POOL_SHIFT_SIGN - shift,
+                shift_cut=pool_shift_cut(shift),
             )
         ]
 

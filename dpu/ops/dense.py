@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tutelage.core.errors import UnsupportedError
 from tutelage.core.fixed_point import Array, Inputs
 from tutelage.dpu.ops.attributes import attr
 from tutelage.dpu.ops.int8 import finish, input_fix_point, only_clips
@@ -67,9 +68,15 @@ class Matmul(Dense):
 
     def shape(self, op: Any, dims: list[int]) -> list[int]:
         other = op.get_input_tensor("input", 1).dims
-        rows = dims[-1] if attr(op, "transpose_a", False) else dims[-2]
-        columns = other[-2] if attr(op, "transpose_b", False) else other[-1]
-        return [*dims[:-2], rows, columns]
+        if min(len(dims), len(other)) >= 2:
+            (rows, inner), (taken, columns) = dims[-2:], other[-2:]
+            if attr(op, "transpose_a", False):
+                rows, inner = inner, rows
+            if attr(op, "transpose_b", False):
+                taken, columns = columns, taken
+            if inner == taken:
+                return [*dims[:-2], rows, columns]
+        raise UnsupportedError(f"op {op.get_name()!r}: cannot multiply {dims} by {other}")
 
     def keeps_batch(self, op: Any, moving: Sequence[Any]) -> bool:
         """Return whether the batch stays the first axis: only as the rows of the left matrix."""

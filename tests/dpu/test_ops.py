@@ -17,6 +17,7 @@ from tests.dpu.one_op import RNG, fix_graph, int8, real_graph, real_values, run
 from tutelage.core.errors import DpuError, UnknownOpError, XmodelError
 from tutelage.dpu.engine.reference import load_engine
 from tutelage.dpu.ops.reference import load_plugins
+from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.registry import computed_types, op_type
 
 WINDOW = {"kernel": [3, 2], "stride": [1, 2], "pad": [1, 1, 0, 0], "pad_mode": "FLOOR"}
@@ -475,6 +476,24 @@ def test_transposed_depthwise_convolutions(multiplier: int, stride: list[int]) -
                  _real(x, 4).astype(np.float32))  # fmt: skip
     rounded = np.clip(np.floor(plain * 8 + 0.5), -128, 127)
     np.testing.assert_array_equal(rounded, y)
+
+
+@pytest.mark.parametrize("second", [[1, 5, 4], [4]])
+def test_a_product_of_shapes_that_do_not_fit_is_refused(second: list[int]) -> None:
+    with pytest.raises(DpuError, match=r"op 'y': cannot multiply \[1, 3, 4\] by"):
+        real_graph("matmul", {}, [[1, 3, 4], second])
+
+
+@pytest.mark.parametrize(
+    "kind, attrs",
+    [("downsample-fix", {"scale": [2.0, 2.0]}), ("pool-fix", {"type": "MAX", **WINDOW})],
+)
+def test_a_shift_that_the_pool_instruction_lacks_is_refused(
+    kind: str, attrs: dict[str, Any]
+) -> None:
+    graph = fix_graph(kind, attrs, [([1, 4, 2, 5], 3)], 11)
+    with pytest.raises(Refusal, match="pool shift 8 is out of range"):
+        op_type(kind).engine_layers(graph.get_op("y"), {})
 
 
 def test_plain_dense_layers_and_concat() -> None:

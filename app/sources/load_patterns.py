@@ -176,7 +176,8 @@ def verdict(load: LoadPattern, report: dict[str, Any]) -> dict[str, Any]:
 
     Returns
     -------
-    name, seconds, metric and value; for "server" also qps, bound_ms and bound_kept
+    name, seconds, metric and value; for "server" also qps, bound_ms and bound_kept, which is false
+    too if more than 1 % of the frames failed, and None without a bound or without frames
     """
     total = report["latency_ms"].get("total", {})
     found: dict[str, Any] = {"name": load.scenario, "seconds": load.seconds}
@@ -184,8 +185,12 @@ def verdict(load: LoadPattern, report: dict[str, Any]) -> dict[str, Any]:
         return {**found, "metric": "p90 latency, ms", "value": total.get("p90")}
     if load.scenario == "offline":
         return {**found, "metric": "frames per second", "value": report["fps"]}
-    p99 = total.get("p99")
-    kept = None if load.bound_ms is None or p99 is None else p99 <= load.bound_ms
+    p99, frames = total.get("p99"), report["frames"]
+    kept = None
+    if load.bound_ms is not None and frames["in"]:
+        # A frame without a result has no latency, so those that failed count as too late.
+        late = frames["failed"] > 0.01 * frames["in"]
+        kept = not late and p99 is not None and p99 <= load.bound_ms
     return {
         **found,
         "metric": "p99 latency, ms",

@@ -17,6 +17,7 @@ from tutelage.app.sources.by_uri import open_source
 from tutelage.app.sources.camera import CameraOptions, parse_camera
 from tutelage.app.sources.frames import CameraError, Frame, SourceError
 from tutelage.app.sources.jpeg_stream import JpegSplitter
+from tutelage.app.sources.load_patterns import LoadPattern, verdict
 from tutelage.app.sources.url import without_password
 from tutelage.core.images.decoder import decode_image, read_image
 
@@ -322,3 +323,19 @@ def test_a_png_that_promises_a_chunk_of_gigabytes_is_cut_off() -> None:
     data[at : at + 4] = b"\xff\xff\xff\xff"
     with pytest.raises(ValueError, match="cut off"):
         decode_image(bytes(data))
+
+
+@pytest.mark.parametrize(
+    "failed, p99, kept",
+    [(0, 15.0, True), (0, 15.1, False), (10, 15.0, True), (11, 15.0, False), (1000, None, False)],
+)
+def test_failed_frames_count_as_too_late(failed: int, p99: float | None, kept: bool) -> None:
+    load = LoadPattern("server", qps=100.0, bound_ms=15.0)
+    latency = {} if p99 is None else {"total": {"p99": p99}}
+    report = {"latency_ms": latency, "frames": {"in": 1000, "failed": failed}}
+    assert verdict(load, report)["bound_kept"] is kept
+
+
+def test_without_frames_no_bound_is_kept_or_exceeded() -> None:
+    report = {"latency_ms": {}, "frames": {"in": 0, "failed": 0}}
+    assert verdict(LoadPattern("server", bound_ms=15.0), report)["bound_kept"] is None

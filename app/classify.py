@@ -92,11 +92,17 @@ def classify(options: Options) -> int:
 
 
 def _check_writable(json_path: str | None) -> None:
-    """Raise OutputError before the run if the file for the figures cannot be written."""
+    """Raise OutputError before the run if the file for the figures cannot be written.
+
+    A file that exists keeps its contents, and no other is left behind.
+    """
     if json_path is None or json_path == "-":
         return
+    existed = os.path.lexists(json_path)
     try:
         Path(json_path).open("a", encoding="utf-8").close()
+        if not existed:
+            Path(json_path).unlink()
     except OSError as error:
         raise OutputError(f"{json_path}: {error.strerror or error}") from error
 

@@ -491,6 +491,13 @@ def test_the_figures_are_written_though_the_reader_goes_away(app: App, tmp_path:
         assert json.loads((tmp_path / "f.json").read_text())["frames"]["classified"] > 0, name
 
 
+def test_a_run_that_cannot_start_leaves_the_json_file_as_it_was(app: App, tmp_path: Path) -> None:
+    arguments = "--source images --model no.xmodel --json f.json".split()
+    assert app(*arguments)[0] == 2 and not (tmp_path / "f.json").exists()
+    (tmp_path / "f.json").write_text("before")
+    assert app(*arguments)[0] == 2 and (tmp_path / "f.json").read_text() == "before"
+
+
 def test_runs_as_a_module_and_from_anywhere(app: App, repo_root: Path, tmp_path: Path) -> None:
     images = str(tmp_path / "images")
     model = str(tmp_path / "net.xmodel")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import threading
@@ -74,7 +75,9 @@ class WebOutput(Output):
             listener = bind(host, port)
         except (OSError, ValueError) as error:  # ValueError: not a host name
             reason = getattr(error, "strerror", None) or error
-            raise OutputError(f"--web {host}:{port}: {reason}") from error
+            in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            advice = "; choose another port, or 0 for a free one" if in_use else ""
+            raise OutputError(f"--web {host}:{port}: {reason}{advice}") from error
         port = listener.getsockname()[1]
         self.address = f"http://{reachable_host(host)}:{port}/"
         self.url = self.address + (f"?token={quote(token, safe='')}" if token is not None else "")

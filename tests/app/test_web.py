@@ -147,7 +147,8 @@ def test_url_of_any_host_names_this_machine() -> None:
 
 
 def test_a_port_in_use_is_one_clear_line(output: WebOutput) -> None:
-    with pytest.raises(OutputError, match=rf"^--web 127.0.0.1:{_port(output)}: Address .* in use$"):
+    line = rf"^--web 127.0.0.1:{_port(output)}: Address .* in use; choose another port, or 0 .*$"
+    with pytest.raises(OutputError, match=line):
         WebOutput("127.0.0.1", _port(output), None, FACTS, gauges, None)
     with pytest.raises(OutputError, match=r"^--web no.such.host.invalid:1: [^\n]*$"):
         WebOutput("no.such.host.invalid", 1, None, FACTS, gauges, None)

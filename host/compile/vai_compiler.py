@@ -311,9 +311,11 @@ def _explain(text: str, status: int) -> str:
     if status in (-signal.SIGKILL, 128 + signal.SIGKILL):
         return "the compiler was killed, probably for lack of memory; compile on a larger machine"
     if status < 0:
-        return (
-            f"the compiler crashed with {signal.Signals(-status).name}; its last lines may show why"
-        )
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:  # a real-time signal
+            name = f"signal {-status}"
+        return f"the compiler crashed with {name}; its last lines may show why"
     return f"{PROGRAM} failed with status {status}; its last lines may show why"
 
 

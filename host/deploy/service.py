@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from tutelage.host.deploy.release import MODEL_SCRIPT, PLUGIN_SCRIPT
 from tutelage.host.deploy.service_account import USER_NAME, Account
-from tutelage.host.deploy.service_scripts import SOURCE_VARIABLE, TOKEN_FILE
+from tutelage.host.deploy.service_scripts import SOURCE_VARIABLE, TOKEN_FILE, UNIT_END
 
 _LOWEST_FREE_PORT = 1024  # lower ones need root or a capability
 
@@ -84,7 +84,7 @@ def unit_text(home: str, account: Account, arguments: Sequence[str]) -> str:
         f"ExecStart={command}\n"
         # systemd signals only classify.py, so that it can let a video encoder finish the file.
         "KillMode=mixed\n"
-        f"Restart=on-failure\nRestartSec=5\n{_SANDBOX}\n[Install]\nWantedBy=multi-user.target\n"
+        f"Restart=on-failure\nRestartSec=5\n{_SANDBOX}\n[Install]\n{UNIT_END}\n"
     )
 
 

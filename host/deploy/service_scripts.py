@@ -49,9 +49,14 @@ MAKE_TOKEN = (
 )
 """Create the live page's token, unless there is one; keep other lines of the file."""
 
+UNIT_END = "WantedBy=multi-user.target"
+"""Last line of a unit file, by which an incomplete one is recognised."""
+
 INSTALL = (
-    f"set -e; {AS_ROOT}$s rm -f {UNIT}.before; test ! -e {UNIT} || $s cp {UNIT} {UNIT}.before; "
-    f"$s tee {UNIT} > /dev/null; $s systemctl daemon-reload; "
+    f"set -e; {AS_ROOT}u=$(cat); case $u in *{UNIT_END}) ;; "
+    "*) echo the unit file arrived incomplete >&2; exit 1 ;; esac; "
+    f"$s rm -f {UNIT}.before; test ! -e {UNIT} || $s cp {UNIT} {UNIT}.before; "
+    f"printf '%s\\n' \"$u\" | $s tee {UNIT} > /dev/null; $s systemctl daemon-reload; "
     f"$s systemctl enable tutelage.service; $s systemctl restart tutelage.service; {_STAYS_UP}; "
     f"$s rm -f {UNIT}.before"
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import shlex
 import shutil
@@ -31,7 +32,7 @@ from tutelage.host.deploy import Plan, Report, deploy, rollback
 from tutelage.host.deploy.plan import DeployUsageError, check_plan
 from tutelage.host.deploy.service import unit_text
 from tutelage.host.deploy.service_account import Account
-from tutelage.host.deploy.service_scripts import SOURCE_VARIABLE, TOKEN_VARIABLE
+from tutelage.host.deploy.service_scripts import INSTALL, SOURCE_VARIABLE, TOKEN_VARIABLE
 
 _REASON = why_not()
 needs_board = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")
@@ -250,6 +251,24 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
                           capture_output=True, text=True)  # fmt: skip
     about = [line for line in done.stderr.splitlines() if "tutelage.service" in line]
     assert not about, about
+
+
+def test_a_unit_that_arrives_incomplete_is_not_installed(tmp_path: Path) -> None:
+    for name, text in (("sudo", 'shift; exec "$@"'), ("systemctl", "exit 0"), ("sleep", "exit 0")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    whole = unit_text("/home/xilinx", Account("xilinx", ()), ["--camera"])
+    unit = tmp_path / "unit"
+    script = INSTALL.replace(f"/{UNIT}", str(unit))
+    path = f"{tmp_path}:{os.environ['PATH']}"
+
+    def install(text: str) -> int:
+        command = ["sh", "-c", script]
+        return subprocess.run(command, input=text, text=True, env={"PATH": path}).returncode
+
+    assert install("") == install(whole[:-9]) == 1 and not unit.exists()
+    assert install(whole) == 0 and unit.read_text() == whole
+    assert install(whole[:200]) == 1 and unit.read_text() == whole
 
 
 def test_invalid_services(tmp_path: Path) -> None:

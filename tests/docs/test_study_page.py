@@ -1,4 +1,4 @@
-"""The study's page: the accuracies in its tables are those of the kept studies."""
+"""The study's page: the accuracies and differences in its tables are those of the kept studies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tutelage.host.train.study_judge import judged, read_judge
-from tutelage.host.train.study_results import summary
+from tutelage.host.train.study_results import differences, standard_error, summary
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/explanation/study.md"
@@ -20,7 +20,7 @@ STUDIES = {"Fashion-MNIST": "results"}
 
 _METHOD = re.compile(r"`([^`]+)`")
 _BITS = re.compile(r"W\dA\d")
-_ACCURACY = re.compile(r"(\d+\.\d+)(?: ± (\d+\.\d+))?")
+_FIGURE = re.compile(r"([+−]?\d+\.\d+)(?: ± (\d+\.\d+))?")
 
 
 def _sections() -> dict[str, list[str]]:
@@ -34,8 +34,11 @@ def _sections() -> dict[str, list[str]]:
     return found
 
 
-def _cells(lines: list[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield (method, bits, text) for the rows of tables that name a method in backticks."""
+def _cells(lines: list[str]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (method, base, bits, text) for the rows of tables that name a method in backticks.
+
+    The base is the method in the second column, whose accuracies were subtracted, or "".
+    """
     heads: list[str] = []
     for line in lines:
         if not line.startswith("|"):
@@ -44,22 +47,26 @@ def _cells(lines: list[str]) -> Iterator[tuple[str, str, str]]:
         cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
         heads = heads or cells
         if method := _METHOD.search(cells[0]):
-            yield from ((method[1], bits, text) for bits, text in zip(heads, cells, strict=True)
+            base = _METHOD.search(cells[1])
+            yield from ((method[1], base[1] if base else "", bits, text)
+                        for bits, text in zip(heads, cells, strict=True)
                         if _BITS.fullmatch(bits) and text)  # fmt: skip
 
 
 @pytest.mark.parametrize("heading", STUDIES)
-def test_accuracies_are_those_of_the_study(heading: str) -> None:
+def test_figures_are_those_of_the_study(heading: str) -> None:
     folder = ROOT / STUDIES[heading]
     with (folder / "study.csv").open(encoding="utf-8", newline="") as file:
-        rows = {row["cell"]: row for row in csv.DictReader(file)}
-    found = summary(judged(rows, read_judge(folder)))
+        rows = judged({row["cell"]: row for row in csv.DictReader(file)}, read_judge(folder))
     shown = list(_cells(_sections()[heading]))
     assert len(shown) > 10
-    for method, bits, text in shown:
-        values = found[method, bits]
-        match = _ACCURACY.fullmatch(text)
+    for method, base, bits, text in shown:
+        values = (differences(rows, 1, base) if base else summary(rows))[method, bits]
+        match = _FIGURE.fullmatch(text)
         assert match, (method, bits, text)
-        assert match[1] == f"{statistics.mean(values):.2f}", (method, bits)
-        spread = f"{statistics.stdev(values):.2f}" if len(values) > 1 else None
-        assert match[2] == spread, (method, bits)
+        mean = f"{statistics.mean(values):{'+' if base else ''}.2f}".replace("-", "−")
+        assert match[1] == mean, (method, base, bits)
+        spread = None
+        if len(values) > 1:  # standard errors of differences, else standard deviations
+            spread = f"{standard_error(values) if base else statistics.stdev(values):.2f}"
+        assert match[2] == spread, (method, base, bits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -69,6 +70,14 @@ def first_line(error: object) -> str:
 def one_line(error: object) -> str:
     """Return all of `error_text` in one line, each run of white space as one space."""
     return " ".join(error_text(error).split())
+
+
+def signal_text(number: int) -> str:
+    """Return a signal's name, or its number if it has none, as most real-time signals."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 @contextmanager

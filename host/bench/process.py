@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.errors import FAILED, TutelageError
+from tutelage.core.errors import FAILED, TutelageError, signal_text
 from tutelage.core.locations import IMPORT_PATH
 
 _CHUNK_BYTES = 1 << 16
@@ -103,7 +103,7 @@ class JsonProcess:
         except subprocess.TimeoutExpired:
             return "the process closed its output"
         if status < 0:
-            how = f"the process was ended by {signal.Signals(-status).name}"
+            how = f"the process was ended by {signal_text(-status)}"
         else:
             how = f"the process ended with status {status}"
         lines = self._log.read_text(encoding="utf-8", errors="replace").split("\n")

@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tutelage.core.errors import signal_text
 from tutelage.core.model_package import COMPILED
 from tutelage.core.text import shown
 from tutelage.dpu.xmodel.graph import Graph
@@ -311,11 +312,8 @@ def _explain(text: str, status: int) -> str:
     if status in (-signal.SIGKILL, 128 + signal.SIGKILL):
         return "the compiler was killed, probably for lack of memory; compile on a larger machine"
     if status < 0:
-        try:
-            name = signal.Signals(-status).name
-        except ValueError:  # a real-time signal
-            name = f"signal {-status}"
-        return f"the compiler crashed with {name}; its last lines may show why"
+        how = f"the compiler crashed with {signal_text(-status)}"
+        return f"{how}; its last lines may show why"
     return f"{PROGRAM} failed with status {status}; its last lines may show why"
 
 

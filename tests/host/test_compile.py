@@ -558,7 +558,7 @@ _USUAL_LOG = """\
     [
         ("", 1, "vai_c_xir failed with status 1"),
         ("", -11, "crashed with SIGSEGV"),
-        ("", -35, "crashed with signal 35"),  # real-time signals but the first have no name
+        ("", -35, "crashed with signal 35"),  # most real-time signals have no name
         ("", 137, "lack of memory"),
         ("exec: conda: executable file not found in $PATH", 127, "does not have the compiler"),
         ("No such file or directory: '/opt/x/arch.json'", 1, "give the board's with --arch FILE"),

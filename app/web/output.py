@@ -75,7 +75,7 @@ class WebOutput(Output):
             listener = bind(host, port)
         except (OSError, ValueError) as error:  # ValueError: not a host name
             reason = getattr(error, "strerror", None) or error
-            in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            in_use = getattr(error, "errno", None) == errno.EADDRINUSE
             advice = "; choose another port, or 0 for a free one" if in_use else ""
             raise OutputError(f"--web {host}:{port}: {reason}{advice}") from error
         port = listener.getsockname()[1]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
 from tutelage.dpu.isa.encoding import MAX_CODE, Instruction
-from tutelage.dpu.isa.formats import ENGINES, Isa, IsaError
+from tutelage.dpu.isa.formats import ENGINES, Isa, IsaError, engines_of
 
 MAX_SOURCE = 1 << 26
 """Most bytes of an assembly file; the largest known network takes 17 MB."""
@@ -52,7 +52,7 @@ def _line(instruction: Instruction) -> str:
 
 def _engines(bits: int) -> str:
     """Return the names of engines, "0" for none."""
-    return "+".join(str(e.name) for e in ENGINES if bits & e) or "0"
+    return "+".join(str(engine.name) for engine in engines_of(bits)) or "0"
 
 
 def assemble(lines: Iterable[str], isa: Isa) -> list[Instruction]:

@@ -33,8 +33,17 @@ class Engine(enum.IntFlag):
     CONV = 4
     MISC = 8
 
+    __hash__ = int.__hash__  # Enum's is slow, and differs from that of the equal integer
+
 
 ENGINES = (Engine.LOAD, Engine.SAVE, Engine.CONV, Engine.MISC)
+# A table, since `&` of flags takes a microsecond and simulations need millions of these.
+_ENGINES_OF = tuple(tuple(e for e in ENGINES if bits & e) for bits in range(1 << len(ENGINES)))
+
+
+def engines_of(bits: int) -> tuple[Engine, ...]:
+    """Return the engines of a dpdon or dpdby, in the order of `ENGINES`."""
+    return _ENGINES_OF[bits]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from tutelage.dpu.isa.encoding import Instruction
 from tutelage.dpu.isa.executor import Settings, execute_at
-from tutelage.dpu.isa.formats import ENGINES, Engine, IsaError
+from tutelage.dpu.isa.formats import ENGINES, Engine, IsaError, engines_of
 from tutelage.dpu.isa.machine import Machine
 
 
@@ -27,19 +27,17 @@ class Tokens:
     def missing(self, instruction: Instruction) -> list[Engine]:
         """Return the engines whose tokens the instruction still needs."""
         own = instruction.engine
-        return [e for e in ENGINES if instruction.dpdon & e and not self.counts[e, own]]
+        return [e for e in engines_of(instruction.dpdon) if not self.counts[e, own]]
 
     def take(self, instruction: Instruction) -> None:
         """Begin an instruction: take its tokens."""
-        for engine in ENGINES:
-            if instruction.dpdon & engine:
-                self.counts[engine, instruction.engine] -= 1
+        for engine in engines_of(instruction.dpdon):
+            self.counts[engine, instruction.engine] -= 1
 
     def give(self, instruction: Instruction) -> None:
         """End an instruction: give its tokens."""
-        for engine in ENGINES:
-            if instruction.dpdby & engine:
-                self.counts[instruction.engine, engine] += 1
+        for engine in engines_of(instruction.dpdby):
+            self.counts[instruction.engine, engine] += 1
 
 
 def legal_order(code: Sequence[Instruction], seed: int | None = None) -> Iterator[int]:

@@ -11,7 +11,7 @@ from tutelage.core.fixed_point import Array
 from tutelage.dpu.isa.accesses import NUMBER, AccessLog
 from tutelage.dpu.isa.encoding import Instruction
 from tutelage.dpu.isa.executor import Settings, execute_at
-from tutelage.dpu.isa.formats import ENGINES, IsaError
+from tutelage.dpu.isa.formats import ENGINES, IsaError, engines_of
 from tutelage.dpu.isa.machine import Machine
 from tutelage.dpu.isa.program import legal_order
 from tutelage.dpu.ops.limits import BANK_DEPTH
@@ -56,9 +56,8 @@ class _Clocks:
         """Return the clock at the start of an instruction, int64 [engine]."""
         own = instruction.engine
         clock = self._engines[own]
-        for engine in ENGINES:
-            if instruction.dpdon & engine:
-                clock = np.maximum(clock, self._tokens[engine, own].popleft())
+        for engine in engines_of(instruction.dpdon):
+            clock = np.maximum(clock, self._tokens[engine, own].popleft())
         self._engines[own] = clock.copy()
         return clock
 
@@ -67,9 +66,8 @@ class _Clocks:
         own = instruction.engine
         clock = self._engines[own]
         clock[NUMBER[own]] += 1
-        for engine in ENGINES:
-            if instruction.dpdby & engine:
-                self._tokens[own, engine].append(clock.copy())
+        for engine in engines_of(instruction.dpdby):
+            self._tokens[own, engine].append(clock.copy())
 
 
 class _RaceLog(AccessLog):

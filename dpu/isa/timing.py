@@ -21,7 +21,7 @@ import numpy as np
 from tutelage.core.fixed_point import Array
 from tutelage.dpu.isa.costs import Costs, fitted_costs
 from tutelage.dpu.isa.encoding import Instruction
-from tutelage.dpu.isa.formats import ENGINES, Engine, IsaError
+from tutelage.dpu.isa.formats import ENGINES, Engine, IsaError, engines_of
 from tutelage.dpu.isa.machine import Shape
 from tutelage.dpu.isa.program import legal_order
 
@@ -81,22 +81,21 @@ def simulate(code: Sequence[Instruction], shape: Shape, costs: Costs | None = No
     for place, instruction in enumerate(code):
         own = instruction.engine
         ready, giver = float(fetched[place]), -1
-        for engine in ENGINES:
-            if instruction.dpdon & engine:
-                time, producer = tokens[engine, own].popleft()
-                if time > ready:
-                    ready, giver = time, producer
+        takes = engines_of(instruction.dpdon)
+        for engine in takes:
+            time, producer = tokens[engine, own].popleft()
+            if time > ready:
+                ready, giver = time, producer
         # The second of two paired SAVEs has no token, since it uses the other port.
-        begin = max(ready, free[own] if instruction.dpdon & own else last[own])
+        begin = max(ready, free[own] if own in takes else last[own])
         last[own] = begin
         begins[place], ends[place] = begin, begin + lengths[place]
         waits[place], waited_for[place] = max(0.0, begin - free[own]), giver
         free[own] = max(free[own], ends[place])
-        for engine in ENGINES:
-            if instruction.dpdby & engine:
-                through = own is Engine.SAVE and engine is Engine.LOAD
-                latency = given.stage_cycles if through else 0.0
-                tokens[own, engine].append((free[own] + latency, place))
+        for engine in engines_of(instruction.dpdby):
+            through = own is Engine.SAVE and engine is Engine.LOAD
+            latency = given.stage_cycles if through else 0.0
+            tokens[own, engine].append((free[own] + latency, place))
     return Timeline(code, begins, ends, waits, waited_for)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tutelage.app.model import Classifier
 from tutelage.app.options import Options
-from tutelage.app.outputs.by_uri import open_output
+from tutelage.app.outputs.by_uri import open_output, output_opener
 from tutelage.app.outputs.fan_out import Outputs
 from tutelage.app.outputs.output import Output, OutputError
 from tutelage.app.outputs.registry import OutputContext
@@ -141,6 +141,9 @@ class Run:
         if not shown_elsewhere and "terminal" not in uris:
             uris.append("terminal")
         self._check_files([*uris, options.json or "-"])
+        for uri in uris:  # a refusal must come before the first file is overwritten
+            if not _is_page(uri):
+                output_opener(uri)
         for uri in sorted(uris, key="terminal".__eq__):
             self._outputs.open(uri, self._open_output(uri))
 
@@ -148,7 +151,7 @@ class Run:
         """Raise OutputError if an output would overwrite the source or another output."""
         written: set[Path] = set()
         for uri in uris:
-            if uri in ("-", "terminal", "window") or uri.partition(":")[0] == "web":
+            if uri in ("-", "terminal", "window") or _is_page(uri):
                 continue
             path = Path(uri).resolve()
             if self._origin.reads(path):
@@ -158,7 +161,7 @@ class Run:
             written.add(path)
 
     def _open_output(self, uri: str) -> Output:
-        if uri.partition(":")[0] == "web":
+        if _is_page(uri):
             return self._open_page(uri.partition(":")[2])
         context = OutputContext(
             fps=self._source.fps,
@@ -327,3 +330,7 @@ def _workers(options: Options) -> int:
     if options.workers is not None:
         return options.workers
     return max(0, len(os.sched_getaffinity(0)) - options.threads)
+
+
+def _is_page(uri: str) -> bool:
+    return uri.partition(":")[0] == "web"

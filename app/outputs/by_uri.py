@@ -11,7 +11,7 @@ import os
 from dataclasses import replace
 
 from tutelage.app.outputs.output import Output, OutputError
-from tutelage.app.outputs.registry import OUTPUTS, OutputContext
+from tutelage.app.outputs.registry import OUTPUTS, OutputContext, OutputOpener
 from tutelage.app.uri_registry import help_line
 
 # The run itself opens the page, which outlives the last result.
@@ -48,9 +48,20 @@ def open_output(
         The suffix is unknown, or the file cannot be created.
     """
     uri, context = os.fspath(uri), context or OutputContext()
+    return output_opener(uri)(uri, context if fps is None else replace(context, fps=fps))
+
+
+def output_opener(uri: str) -> OutputOpener:
+    """Return the function that opens an output.
+
+    Raises
+    ------
+    OutputError
+        The suffix is unknown.
+    """
     opener = OUTPUTS.opener_of(uri)
     if opener is None:
         raise OutputError(
             f"{uri}: unknown kind of output; --help lists the suffixes and other forms"
         )
-    return opener(uri, context if fps is None else replace(context, fps=fps))
+    return opener

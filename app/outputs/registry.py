@@ -42,7 +42,8 @@ class OutputContext:
     stop: Callable[[], None] = lambda: None
 
 
-OUTPUTS: UriRegistry[Callable[[str, OutputContext], Output]] = UriRegistry("tutelage.app.outputs")
+OutputOpener = Callable[[str, OutputContext], Output]
+OUTPUTS: UriRegistry[OutputOpener] = UriRegistry("tutelage.app.outputs")
 register_output = OUTPUTS.register
 
 

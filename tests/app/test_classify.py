@@ -345,6 +345,14 @@ def test_a_video_and_a_single_image(app: App, tmp_path: Path) -> None:
     assert status == 0 and out.startswith("runs on ") and "frames     1 in" in out
 
 
+def test_a_refused_output_leaves_the_files_of_others(app: App, tmp_path: Path) -> None:
+    (tmp_path / "kept.csv").write_text("of an earlier run")
+    outputs = "--output kept.csv --output x.txt"
+    code, _, err = app(*f"--source images --model net.xmodel {outputs}".split())
+    assert code == 2 and "x.txt: unknown kind of output" in err
+    assert (tmp_path / "kept.csv").read_text() == "of an earlier run"
+
+
 @pytest.mark.parametrize(
     "arguments, status, message",
     [

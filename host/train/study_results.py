@@ -124,8 +124,8 @@ def plot(rows: Mapping[str, Mapping[str, str]], path: Path, images: str = "test"
 def figure(rows: Mapping[str, Mapping[str, str]], images: str = "test") -> Any:
     """Return a matplotlib figure of a study.
 
-    Above is the accuracy by bit width, with a line for each method; variants of methods are not
-    drawn if there are methods with several bit widths. Dashed lines are the float networks', and
+    Above is the accuracy by bit width, with a line for each method; a variant of a method is drawn
+    if it has several bit widths, each with several seeds. Dashed lines are the float networks', and
     those above the students are named in the title. Below, if the study has `qat` and others that
     train, are the differences to `qat` with the same seed, with their standard errors.
 
@@ -167,7 +167,9 @@ def _draw_accuracies(axes: Any, found: Mapping[tuple[str, str], list[float]]) ->
     methods = list(dict.fromkeys(method for method, bits in found if bits != "float"))
     if len(widths) > 1:  # the others are among the differences
         lines = [m for m in methods if sum((m, w) in found for w in widths) > 1]
-        methods = [m for m in lines if m in METHODS or m in STUDENT_KINDS] or lines
+        single = {method for (method, _), values in found.items() if len(values) == 1}
+        methods = [m for m in lines if m in METHODS or m in STUDENT_KINDS or m not in single]
+        methods = methods or lines
     low, high = _axis(
         {key: v for key, v in found.items() if key[1] == "float" or key[0] in methods}
     )
@@ -234,11 +236,15 @@ def _untrained() -> set[str]:
 
 
 def _axis(found: Mapping[tuple[str, str], list[float]]) -> tuple[float, float]:
-    """Return limits for the students of methods that train."""
+    """Return limits for the students of methods that train, and for others not far below."""
     untrained = _untrained()
-    trained = [
-        value for (method, _), values in found.items()
-        if method not in untrained and not method.startswith("float-teacher") for value in values
-    ]  # fmt: skip
-    values = trained or [value for values in found.values() for value in values]
-    return min(values) - 0.5, max(values) + 0.5
+    trained, others = [], []
+    for (method, _), values in found.items():
+        if method in untrained:
+            others += values
+        elif not method.startswith("float-teacher"):
+            trained += values
+    values = trained or others or [value for values in found.values() for value in values]
+    low, high = min(values), max(values)
+    low = min([low, *(value for value in others if value > low - (high - low) / 5)])
+    return low - 0.5, high + 0.5

@@ -258,19 +258,31 @@ def test_differences_are_those_of_the_same_seeds() -> None:
     assert "| qkd | +1.50 ± 0.50 (2) |" in markdown(rows)
 
 
-def test_a_figure_has_lines_of_methods_and_differences_of_all() -> None:
-    titles = ("qat", "qkd", "qkd, narrow", "ptq")
-    rows = {
-        f"{title}-w{bits}-s0": {
-            "method": title, "weights": bits, "activations": bits, "seed": "0", "accuracy": "70"
+def _students(accuracies: dict[str, str], seeds: str) -> dict[str, dict[str, str]]:
+    """Rows of students with 4 and 2 bits, by cell; the accuracies are by method."""
+    return {
+        f"{title}-w{bits}-s{seed}": {
+            "method": title, "weights": bits, "activations": bits, "seed": seed, "accuracy": value
         }
-        for title in titles for bits in ("4", "2")
+        for title, value in accuracies.items() for bits in ("4", "2") for seed in seeds
     }  # fmt: skip
+
+
+def test_a_figure_has_lines_of_methods_and_differences_of_all() -> None:
+    rows = _students({"qat": "70", "qkd": "75", "ptq": "69"}, "01")
+    rows |= _students({"qkd, narrow": "70"}, "0") | _students({"qkd, from wider": "80"}, "01")
     above, *panels = figure(rows).axes
-    assert above.get_legend_handles_labels()[1] == ["qat", "qkd", "ptq"]
+    assert above.get_legend_handles_labels()[1] == ["qat", "qkd", "ptq", "qkd, from wider"]
+    assert above.get_ylim() == (68.5, 80.5)
     assert [panel.get_title() for panel in panels] == ["W4A4", "W2A2"]
     labels = [text.get_text() for text in panels[0].get_yticklabels()]
-    assert labels == ["qkd", "qkd, narrow"]
+    assert labels == ["qkd", "qkd, narrow", "qkd, from wider"]
+
+
+def test_a_figure_names_accuracies_far_below_those_of_training() -> None:
+    above = figure(_students({"qat": "70", "qkd": "75", "ptq": "50"}, "01")).axes[0]
+    assert above.get_ylim() == (69.5, 75.5)
+    assert {text.get_text() for text in above.texts} == {"ptq 50.0 ↓"}
 
 
 def test_variants_are_methods_with_tables_of_their_own(spec: Path, tmp_path: Path) -> None:

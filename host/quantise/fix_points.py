@@ -95,7 +95,12 @@ class Settlement:
         return self._fix_points(points, notes)
 
     def unsettled(self, log2_t: Sequence[float]) -> FixPoints:
-        """Return fractional fix points for training, of steps t / 2^m, which need not be legal."""
+        """Return fractional fix points for training, of steps t / 2^m, which need not be legal.
+
+        Parameters
+        ----------
+        log2_t : log2 of the threshold t of each quantiser
+        """
         points: list[Any] = [q.magnitude - log2_t[q.index] for q in self.quantisers]
         return self._fix_points(points, ())
 

@@ -244,10 +244,13 @@ class Student(nn.Module):
     @torch.no_grad()
     def round_steps(self) -> None:
         """Round each threshold to a power of two, with log2_t half-way between two integers."""
-        given = [quantiser.index for quantiser in self.input_quantisers]
-        rounded = self.log2_t.round() - 0.5
-        rounded[given] = self.log2_t[given]
-        self.log2_t.copy_(rounded)
+        self.log2_t.ceil_().sub_(self._middle())
+
+    def _middle(self) -> Tensor:
+        """Return the distance from log2_t to ceil(log2_t) when it is half-way between integers."""
+        middle = torch.full_like(self.log2_t, 0.5)
+        middle[[quantiser.index for quantiser in self.input_quantisers]] = 0  # integers already
+        return middle
 
     # -- the pass ---------------------------------------------------------------------
 
@@ -255,7 +258,8 @@ class Student(nn.Module):
         """Return the fix points for a forward pass; fractional in training with `real_steps`."""
         if not (self.training and self.real_steps):
             return self.fix_points()
-        return self._settlement.unsettled(self.log2_t.tolist())
+        # Steps that are rounded are 2^ceil(log2_t), on average half an octave above 2^log2_t.
+        return self._settlement.unsettled((self.log2_t + self._middle()).tolist())
 
     def fix_points(self) -> FixPoints:
         """Return the fix points of the thresholds, moved where the DPU's shifts require it."""

@@ -148,7 +148,8 @@ class Quantisation:
     calibration_images : number of training images to calibrate with
     calibration : how thresholds are chosen, "mse" or "minmax"
         (`tutelage.host.quantise.ptq.post_training.PostTraining`)
-    equalise : whether to equalise the ranges of channels across layers first
+    equalise : whether to equalise the ranges of channels across layers first, except those of the
+        layers of [features], which are compared with the teacher's
     rounding : "nearest" or "adaround"; "": adaround for method ptq, nearest for methods that train
     bias_correction : whether to correct the biases for the error of the rounded weights; by
         default method ptq does and methods that train do not

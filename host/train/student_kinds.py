@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,13 +33,14 @@ class StudentKind:
         float, the (C, H, W) of its images, the bit widths, the images' fix point and the
         activations to replace (`tutelage.host.quantise.trace.trace`). Raises ValueError or
         ImportError
-    prepare : calibrates a student with inputs (N, C, H, W), before training; None if the first
+    prepare : calibrates a student with inputs (N, C, H, W), before training, and leaves the scales
+        of the channels of some layers, given by their names, as they are; None if the first
         steps of training do so
     has_dpu_form : whether the student's arithmetic is the DPU's
     """
 
     make: Callable[[nn.Module, tuple[int, int, int], Bits, int, Mapping[str, str]], nn.Module]
-    prepare: Callable[[Any, Tensor, PostTraining], None] | None = None
+    prepare: Callable[[Any, Tensor, PostTraining, Sequence[str]], None] | None = None
     has_dpu_form: bool = False
 
 

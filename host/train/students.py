@@ -214,7 +214,8 @@ def student_and_layers(config: Config, data: DataSet) -> tuple[nn.Module, list[s
     if kind.prepare is not None:
         images = readable_inputs(data.take(quantisation.calibration_images))
         try:
-            kind.prepare(student, images, quantisation.post_training(bool(config.plan)))
+            options = quantisation.post_training(trains=bool(config.plan))
+            kind.prepare(student, images, options, names)
         except ValueError as error:
             raise ConfigError(f"{config.student.network}: {error}") from error
     return student, names

@@ -233,6 +233,32 @@ def test_only_homogeneous_layers_are_scaled() -> None:
     assert all((groups == FIXED).all() for groups in of.values())
 
 
+def test_fixed_layers_keep_their_scales() -> None:
+    torch.manual_seed(0)
+    network, images = create("densenet-tiny", in_channels=3), _images(8)
+    with torch.no_grad():
+        network.train()(images)
+    for fixed in ((), ("cat_1", "cat_3")):
+        student = Student(network.eval(), SHAPE).eval()
+        wanted = _values(student, images)
+        calibrate(student, [images])
+        equalise(student, [images], fixed=fixed)
+        found = _values(student, images)
+        changed = {n for n in found if not torch.allclose(found[n], wanted[n], 1e-3, 1e-3)}
+        assert {"cat_1", "cat_3"} & changed == {"cat_1", "cat_3"} - set(fixed)
+        assert any("denselayer" in name for name in changed) and student.output not in changed
+
+
+def _values(student: Student, images: Tensor) -> dict[str, Tensor]:
+    """The values of all layers without rounding."""
+    found: dict[str, Tensor] = {}
+    student.observer, student.tap = (lambda _name, _values: None), found.__setitem__
+    with torch.no_grad():
+        student(images)
+    student.observer = student.tap = None
+    return found
+
+
 # -- ReLU6 ------------------------------------------------------------------------------------
 
 

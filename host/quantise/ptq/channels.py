@@ -12,6 +12,7 @@ A ReLU6 is not homogeneous; `host/quantise/ptq/equalise.py` describes how it is 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -54,7 +55,9 @@ class ChannelGroups:
         return source[first[:, None] + torch.arange(depth)]
 
 
-def channel_groups(student: Student, clipped: tuple[str, ...] = ()) -> ChannelGroups:
+def channel_groups(
+    student: Student, clipped: Collection[str] = (), fixed: Collection[str] = ()
+) -> ChannelGroups:
     """Return the groups of channels of a student that share a scale.
 
     The images and the network's outputs are FIXED, and so are the inputs and outputs of layers that
@@ -64,6 +67,7 @@ def channel_groups(student: Student, clipped: tuple[str, ...] = ()) -> ChannelGr
     ----------
     student : the student
     clipped : names of layers whose channels are free although their activation is not homogeneous
+    fixed : names of other layers whose channels are FIXED
     """
     joined = _Joined()
     shared = shared_layers(student)
@@ -76,7 +80,7 @@ def channel_groups(student: Student, clipped: tuple[str, ...] = ()) -> ChannelGr
             joined.fix(inputs[0])  # its weights are used in several places
         if name in shared or _has_no_factors(layer):
             homogeneous = False
-        if not homogeneous or name in student.outputs:
+        if not homogeneous or name in student.outputs or name in fixed:
             joined.fix(given)
     return joined.groups()
 

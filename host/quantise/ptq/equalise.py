@@ -23,7 +23,7 @@ gained.)
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -61,7 +61,12 @@ _SAMPLES = 256
 """Number of values of each channel for the alignment of ranges."""
 
 
-def equalise(student: Student, images: Sequence[Tensor], weights: float = 1.0) -> None:
+def equalise(
+    student: Student,
+    images: Sequence[Tensor],
+    weights: float = 1.0,
+    fixed: Collection[str] = (),
+) -> None:
     """Scale channels in place; thresholds must be set afterwards by `calibrate`.
 
     Parameters
@@ -69,13 +74,14 @@ def equalise(student: Student, images: Sequence[Tensor], weights: float = 1.0) -
     student : the student
     images : [N, C, H, W] for each input, of which up to 16 get a backward pass each
     weights : factor on the errors of weights; below 1 if rounding is better than to the nearest
+    fixed : names of layers whose channels keep their scales
     """
     some = spread(images, _MOST_GRADIENTS)
     with evaluating(student):
         found, largest = importance(student, some), largest_magnitudes(student, images)
         samples = channel_samples(student, some, _SAMPLES)
-    widened = _widened(student)
-    groups = channel_groups(student, tuple(widened))
+    widened = _widened(student, fixed)
+    groups = channel_groups(student, widened, fixed)
     low, high = _limits(groups, widened)
     scale = _Noise(student, groups, found, largest, weights).least(low, high)
     scale = aligned_scale(student, groups, scale, low == high, found, samples, weights)
@@ -84,13 +90,13 @@ def equalise(student: Student, images: Sequence[Tensor], weights: float = 1.0) -
         student.widen(widened)
 
 
-def _widened(student: Student) -> list[str]:
+def _widened(student: Student, fixed: Collection[str]) -> list[str]:
     """Return the names of the layers whose ReLU6 becomes a ReLU limited by int8."""
     layers = [student.layer(name) for name in student.layers]
     clipped = [layer.name for layer in layers if layer.nonlinear == "RELU6"]
     clipped = [name for name in clipped if student.activation_of[name].bits == 8]
     while True:
-        groups = channel_groups(student, tuple(clipped))
+        groups = channel_groups(student, clipped, fixed)
         free = [name for name in clipped if bool((groups.of[name] != FIXED).all())]
         if free == clipped:
             return free

@@ -10,7 +10,7 @@ and then, layer by layer, the weights and the bias.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,7 +71,10 @@ class PostTraining:
 
 
 def post_training(
-    student: Student, images: Tensor | Sequence[Tensor], options: PostTraining | None = None
+    student: Student,
+    images: Tensor | Sequence[Tensor],
+    options: PostTraining | None = None,
+    fixed: Collection[str] = (),
 ) -> None:
     """Quantise a student as well as possible without training, in place.
 
@@ -83,6 +86,7 @@ def post_training(
     images : normalised images [N, C, H, W] on any device; one such tensor for each input if there
         are several
     options : None: the defaults
+    fixed : names of layers whose channels are not scaled
 
     Raises
     ------
@@ -94,19 +98,21 @@ def post_training(
     images = tuple(inputs.to(student.log2_t.device) for inputs in given)
     calibrate(student, images, options.calibration)
     if options.equalise:
-        _equalise(student, images, options)
+        _equalise(student, images, options, fixed)
     with evaluating(student):
         _correct(student, images, options)
 
 
-def _equalise(student: Student, images: Sequence[Tensor], options: PostTraining) -> None:
+def _equalise(
+    student: Student, images: Sequence[Tensor], options: PostTraining, fixed: Collection[str]
+) -> None:
     """Equalise, but undo it if the outputs get worse, as some networks have good scales."""
     some = spread(images, _TRIED)
     with evaluating(student):
         wanted = outputs(FloatPass(student), some, _BATCH)
         before = copy.deepcopy(student.state_dict())
         error = _error(student, some, wanted)
-    equalise(student, spread(images, _SCALED_BY), _WEIGHTS[options.rounding])
+    equalise(student, spread(images, _SCALED_BY), _WEIGHTS[options.rounding], fixed)
     calibrate(student, images, options.calibration)
     with evaluating(student):
         if _error(student, some, wanted) > error:

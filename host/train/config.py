@@ -360,6 +360,11 @@ class Config:
         return has_teacher(self.plan)
 
     @property
+    def validation_seed(self) -> int:
+        """The seed that chooses the held-out images."""
+        return self.seed if self.data.validation_seed < 0 else self.data.validation_seed
+
+    @property
     def quantises(self) -> bool:
         """Whether the student is quantised."""
         return METHODS[self.method].quantises

@@ -75,9 +75,8 @@ def run_data(config: Config, loaded: tuple[DataSet, DataSet] | None = None) -> R
         return RunData(train, test, load_held_out(config.data.kind, path, train, memory))
     if not train.is_labelled:
         raise DataError("[data] validation needs labels, or a method that trains: remove it")
-    own = config.data.validation_seed
-    seed = config.seed if own < 0 else own
-    held = torch.from_numpy(is_held_out(train.labels.numpy(), held_out, seed))
+    chosen = is_held_out(train.labels.numpy(), held_out, config.validation_seed)
+    held = torch.from_numpy(chosen)
     if not held.any():
         raise DataError(
             f"[data] validation = {held_out:g} needs a class with two images; no class has two"

@@ -21,7 +21,7 @@ from tutelage.core.messages import say
 from tutelage.core.text import counted
 from tutelage.host.search.storage import Shared
 from tutelage.host.search.worker import work
-from tutelage.host.train.config import ConfigError, make_config, read_toml
+from tutelage.host.train.config import Config, ConfigError, make_config, read_toml
 from tutelage.host.train.run_identity import WEIGHTS
 from tutelage.host.train.study_cells import (
     STUDY_KEYS,
@@ -73,13 +73,11 @@ class Study:
         cells = list(cells_of(spec, output / "study"))
         _check_unique(cells)
         names = {cell.name for cell in cells}
+        configs = {c.name: make_config(c.config, f"study, cell {c.name}") for c in cells}
+        if self.judged_by == "validation":
+            for cell in cells:
+                _check_held_out(cell, configs)
         for cell in cells:
-            config = make_config(cell.config, f"study, cell {cell.name}")
-            if self.judged_by == "validation" and not config.data.validates:
-                raise ValueError(
-                    f'judged_by is "validation", but cell {cell.name} has no validation images: '
-                    "give [data] validation, in [teacher_data] too if there is one"
-                )
             if missing := set(cell.needs) - names:
                 raise ValueError(f"cell {cell.name} needs {min(missing)}, which is not a cell")
         self.cells = with_settings(cells)
@@ -218,6 +216,34 @@ def read_study(path: Path, output: Path) -> Study:
         is_missing = isinstance(error, KeyError) and error.args[0] in STUDY_KEYS
         reason = f"{error.args[0]} is missing" if is_missing else f"{type(error).__name__} {error}"
         raise ConfigError(f"{path}: not a study: {reason}") from error
+
+
+def _check_held_out(cell: StudyCell, configs: Mapping[str, Config]) -> None:
+    """Raise ValueError unless a cell has images that neither it nor its parents are trained on."""
+    config = configs[cell.name]
+    if not config.data.validates:
+        raise ValueError(
+            f'judged_by is "validation", but cell {cell.name} has no validation images: '
+            "give [data] validation, in [teacher_data] too if there is one"
+        )
+    for name in cell.needs:
+        parent = configs.get(name)
+        if parent is None or parent.data.path != config.data.path:
+            continue
+        if _held_out(parent) != _held_out(config):
+            raise ValueError(
+                f'judged_by is "validation", but {name} is trained on images by which '
+                f"{cell.name} is judged: give [data] a validation_seed of 0 or more, and "
+                "[teacher_data] the same limit, validation and validation_seed"
+            )
+
+
+def _held_out(config: Config) -> tuple[Any, ...]:
+    """Return what the choice of held-out images depends on."""
+    data = config.data
+    if isinstance(data.validation, str):
+        return (data.validation,)
+    return data.limit, data.validation, config.validation_seed
 
 
 def _check_unique(cells: Iterable[StudyCell]) -> None:

@@ -217,6 +217,13 @@ def test_a_study_is_judged_by_validation(spec: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="float-teacher-same has no validation images: give"):
         _read(table, tmp_path)
     table["data"]["validation"] = table["teacher_data"]["validation"] = 0.1
+    taught = {**table, "methods": ["qat+kd"]}
+    _read(taught, tmp_path)
+    leak = "teacher-same is trained on images by which qat.* is judged: give"
+    with pytest.raises(ConfigError, match=leak):  # the teacher's seed is 0
+        _read({**taught, "seeds": [0, 1]}, tmp_path)
+    with pytest.raises(ConfigError, match=leak):
+        _read({**taught, "teacher_data": {**table["teacher_data"], "limit": 7}}, tmp_path)
     study = studies.Study(table, tmp_path)
     found = {"accuracy": 50.0, "validation_accuracy": 60.0, "seconds": 1.0}
     study.record({cell.name: found for cell in study.cells[:2]})

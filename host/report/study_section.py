@@ -109,7 +109,8 @@ def _ablation(rows: Rows, changed: Rows, path: Path) -> list[Part]:
                "against qkd [points]", "standard error [points]"]  # fmt: skip
     text = (
         f"The effect of each part of QKD at W{width[0]}A{width[1]}: the same training without it "
-        "or with another setting. Differences are computed per seed. With few seeds, those of less "
-        "than about twice their standard error may be chance."
+        "or with another setting. Differences are computed per seed. With three seeds, one of less "
+        "than 4.3 standard errors may be chance, with five seeds one of less than 2.8 (Student's "
+        "t, 95 %)."
     )
     return [text, Table(columns, table, path)]

@@ -205,7 +205,9 @@ class Training:
     batch_size : images of a step, summed over all processes
     lr, teacher_lr : peak learning rates of SGD for the student and the teacher; they rise during
         `warmup` and then fall to zero along a cosine
-    threshold_lr : learning rate of Adam for the log2 of the thresholds
+    threshold_lr : learning rate of Adam for the log2 of the thresholds. They begin 0.5 from the
+        next power of two and move by at most about threshold_lr * steps / 2 in a run, so with
+        fewer than 1 / threshold_lr steps the calibration's step sizes stay as they are
     momentum : momentum of SGD
     weight_decay : weight decay of SGD, applied to the kernels
     warmup : share of the run in which the learning rates rise to their peaks

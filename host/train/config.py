@@ -144,7 +144,7 @@ class Quantisation:
         its weights, norms and channel scales replace [student] weights, and its thresholds are
         calibrated again
     quantiser : "tqt" is the quantiser of this project; "brevitas" trains the same network with
-        Brevitas instead, for comparison
+        Brevitas instead, for comparison; it calibrates itself, without the keys below
     calibration_images : number of training images to calibrate with
     calibration : how thresholds are chosen, "mse" or "minmax"
         (`tutelage.host.quantise.ptq.post_training.PostTraining`)

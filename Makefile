@@ -156,7 +156,7 @@ study: $(VENV)/all.stamp
 bench: $(VENV)/all.stamp
 	@$(BIN)/python -m tests.benchmarks $(if $(FULL),--full) $(ARGS)
 
-overlay: $(VENV)/all.stamp
+overlay: $(VENV)/emulation.stamp
 	$(BIN)/tutelage overlay $(BOARD) $(if $(FROM),--from '$(FROM)')
 
 # Never run: it needs Vitis 2022.1.
@@ -165,13 +165,13 @@ overlay-rebuild:
 
 # HOST may name several boards (one for measure); by default it is your host for BOARD (host/ssh/boards.py).
 # MODEL is a directory written by `tutelage compile`; ARGS are further options, such as ARGS=--attach.
-deploy: $(VENV)/all.stamp
+deploy: $(VENV)/emulation.stamp
 	@$(BIN)/tutelage deploy --board $(BOARD) $(if $(MODEL),--model '$(MODEL)') $(HOST) $(ARGS)
 
-rollback: $(VENV)/all.stamp
+rollback: $(VENV)/emulation.stamp
 	@$(BIN)/tutelage rollback --board $(BOARD) $(HOST) $(ARGS)
 
-measure: $(VENV)/all.stamp
+measure: $(VENV)/emulation.stamp
 	@$(BIN)/tutelage measure --board $(BOARD) $(if $(MODEL),--model '$(MODEL)') $(HOST) $(ARGS)
 
 report: $(VENV)/all.stamp

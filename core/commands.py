@@ -129,7 +129,7 @@ def overview() -> str:
         "",
         f"{PROGRAM} COMMAND --help shows its options and examples.",
         *wrap(
-            f"Every command needs the extra pc; {training}, and predict of PyTorch networks, "
+            f"Every command needs the extra emulation (or pc, which is faster); {training}, and predict of PyTorch networks, "
             f"the extra host: {installation('host')}.",
             99, break_long_words=False, break_on_hyphens=False,
         ),

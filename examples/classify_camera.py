@@ -14,7 +14,7 @@ parser.add_argument("output", nargs="?", default="seen.mp4")
 parser.add_argument("--frames", type=int, help="stop after this many frames")
 options = parser.parse_args()
 
-net = tutelage.load()  # the demo model; use load("models/mine") for yours
+net = tutelage.load()  # on a board the deployed model, else the demo; or load("models/mine")
 with (
     tutelage.open(options.source) as source,
     tutelage.output(options.output, source.fps) as output,

@@ -7,7 +7,7 @@
         for frame in source:
             output.add(net.classify(frame))
 
-`load`, `open`, `output` and `Power` run on the board too; `predict` needs the `pc` packages,
+`load`, `open`, `output` and `Power` run on the board too; `predict` needs the `emulation` packages,
 `quantise`, `parameter_groups`, `export` and `train` the `host` ones. Each is imported when it is
 first used.
 

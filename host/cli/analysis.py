@@ -120,7 +120,7 @@ class ReportOptions(BoardOptions):
         Path | None,
         typer.Option(
             help="model directory, or compiled or quantised .xmodel; default: the newest in "
-            "models/, else the demo"
+            "models/, else the newest run in runs/, else the demo"
         ),
     ] = None
     training: Annotated[
@@ -157,7 +157,7 @@ def report(options: ReportOptions) -> int:
 
     The page has the model's accuracy, its training run, its cost on the board, measured runs and a
     comparison; missing results are listed with the command that creates them. The page has no
-    scripts and works offline. The DPU of --board is predicted.
+    scripts and works offline. Predicted figures are for --board.
     """
     from tutelage.host.report import sections
 

@@ -36,7 +36,8 @@ class OverlayOptions(JsonOptions):
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="directory for the files; default: overlays/BOARD/files"
+            "--output", "-o", help="directory for the files; default: overlays/BOARD/files in the checkout, else "
+            "below ~/.local/share/tutelage"
         ),
     ] = None
     url: Annotated[
@@ -167,7 +168,7 @@ class WindowOptions:
         list[str],
         typer.Option(
             help="scenario to measure: single-stream, offline or server:QPS[:BOUND_MS]; "
-            "repeatable; default: the first two"
+            "repeatable; default: single-stream and offline"
         ),
     ] = field(default_factory=list)
     threads: Annotated[

@@ -238,7 +238,7 @@ class PredictOptions(BoardOptions, JsonOptions):
         typer.Option(
             min=1,
             metavar="N...",
-            help="numbers of threads to print the speed of, beside one and as many as increase it",
+            help="further numbers of threads to print the speed for",
         ),
     ] = field(default_factory=list)
     measured: Annotated[

@@ -46,9 +46,9 @@ class SensitivityOptions(NetworkOptions, JsonOptions):
 def sensitivity(options: SensitivityOptions) -> int:
     """Show layers by the harm of their rounding.
 
-    "alone" is the network with this rounding only, "without" with all others only: the ratio of its
-    outputs to their error in dB, and the percentage of the images that keep their class. Both are
-    relative to the same weights in float; labels are not used.
+    "alone": only this rounding is applied; "without": all the others are. Each gives the ratio of
+    the outputs to their error in dB and the percentage of images that keep their class, compared
+    with the same weights in float. Labels are not used.
     """
     from tutelage.host.export.sensitivity_run import student_and_images
     from tutelage.host.quantise.ptq.sensitivity import sensitivity as report

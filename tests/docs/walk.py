@@ -153,7 +153,7 @@ STEPS = {
     "tutelage compile models/mine --compiler vai_c_xir --dry-run": Step(
         status=2, absent="AMD's compiler", shows="xilinx/vitis-ai"),
     "tutelage compile app/demo": Step(shows="compiled for ZCU104"),
-    "make overlay BOARD=zcu104 FROM=~/Downloads": Step(
+    "make overlay BOARD=zcu104 FROM=$HOME/Downloads": Step(
         status=2, absent="AMD's files", shows="Downloads"),
     "tutelage export models/fashion-densenet -o DIR": Step(status=2, absent="Fashion-MNIST"),
     "make overlay BOARD=zcu104": Step(status=2, absent="AMD's address", shows="overlay"),

@@ -12,7 +12,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tutelage.app.measure import recorder as recording
@@ -25,10 +25,10 @@ from tutelage.app.measure.recorder import COLUMNS, FrameRecorder
 from tutelage.app.measure.step_figures import idle_power, step_figures
 from tutelage.app.measure.store import Store, StoreError
 from tutelage.app.measure.summary import summary
-from tutelage.app.measure.warnings import window_warnings
+from tutelage.app.measure.warnings import runner_warnings, window_warnings
 from tutelage.app.model import Classifier
 from tutelage.app.pipeline.lane import Lane
-from tutelage.app.pipeline.pipeline import Pipeline, time_limit_of
+from tutelage.app.pipeline.pipeline import FAILURES_IN_A_ROW, Pipeline, time_limit_of
 from tutelage.app.pipeline.result import Result
 from tutelage.app.sources.frames import Frame
 from tutelage.app.sources.load_patterns import LoadPattern, LoadPatternSource
@@ -51,6 +51,7 @@ from tutelage.core.results.run_json import (
     StepResults,
     run_text,
 )
+from tutelage.core.text import counted
 
 _LOOK_SECONDS = 0.25
 _CHECK_SECONDS = 3.0  # duration of one check of the machine before the measurement
@@ -61,6 +62,20 @@ _LONGEST_REST = 5  # but at most this many times the cool-down
 _SPARE_BYTES = 16 << 20  # of disk space for all files but frames.csv
 _FRAME_BYTES = 90  # of a line in frames.csv
 _MOST_IDLE_CHANGE = 0.01  # between the two idle baselines, relative
+
+
+@dataclass(frozen=True)
+class _Course:
+    """What is known of a step's window besides its frames and the sensors' readings.
+
+    Attributes
+    ----------
+    busy : utilisation of the DPU's cores, 0 to 1; None if unknown
+    faults : the warning about the runners, if there is one
+    """
+
+    busy: float | None
+    faults: list[Concern]
 
 
 class Measurement:
@@ -256,12 +271,12 @@ class Measurement:
             self._begin(step.name, phases.warm_up + phases.seconds, step=number)
             gc.collect()  # before the warm-up, since it takes long in a large process
             start = time.monotonic() + phases.warm_up
-            busy = self._run_pipeline(lanes, load, recorder, slowest, start)
+            course = self._run_pipeline(lanes, load, recorder, slowest, start)
             pace = realtime.report(self._classifier.network) if realtime else None
         finally:
             if realtime:
                 realtime.end()
-        self._take_in(number, step, recorder, start, idle, busy, pace)
+        self._take_in(number, step, recorder, start, idle, course, pace)
 
     def _ready(self, lane: Lane) -> float:
         """Warm a lane up. The model has run before, so an error here is the DPU's."""
@@ -277,8 +292,8 @@ class Measurement:
         recorder: FrameRecorder,
         slowest: float,
         start: float,
-    ) -> float | None:
-        """Run a load and return the utilisation of the DPU's cores in the window, 0 to 1.
+    ) -> _Course:
+        """Run a load to its end.
 
         Parameters
         ----------
@@ -288,7 +303,7 @@ class Measurement:
         Raises
         ------
         MeasureError
-            The load ended early.
+            The load ended early, or a thread was given up.
         """
         source = LoadPatternSource(self._settings.images, self._samples, load)
 
@@ -300,14 +315,20 @@ class Measurement:
                             cores=self._profile.dpu_cores)  # fmt: skip
         use = CoreUse(pipeline, start, start + self._settings.phases.seconds)
         self._pipeline = pipeline
+        # Up to the end of the run, since a runner that does not answer is noticed late.
+        before = _fault_counts(pipeline)
         gc.freeze()  # else each collection would traverse all objects made at start-up
 
         def look() -> None:
+            nonlocal before
             use.look()
             self._readings.look()
+            if time.monotonic() < start:
+                before = _fault_counts(pipeline)
             # `stop` may have been called before there was a pipeline. A backlog of "server" at the
             # end of the window is not worked off: its rate was too high.
-            if self._stop_asked or time.monotonic() > use.end + _SPARE_SECONDS:
+            over = time.monotonic() > use.end + _SPARE_SECONDS
+            if over or self._stop_asked or pipeline.given_up:
                 pipeline.stop()
 
         try:
@@ -315,11 +336,23 @@ class Measurement:
         finally:
             self._pipeline = None
             gc.unfreeze()
+        self._refuse_incomplete(pipeline)
+        after = _fault_counts(pipeline)
+        faults = runner_warnings(*(b - a for a, b in zip(before, after, strict=True)))
+        return _Course(use.share(), faults)
+
+    def _refuse_incomplete(self, pipeline: Pipeline) -> None:
+        """Raise MeasureError if a load ended early, or did not have all its threads to the end."""
         if self._stop_asked:
             raise MeasureError("stopped")
         if pipeline.error:
             raise MeasureError(error_text(pipeline.error))
-        return use.share()
+        if pipeline.given_up:
+            raise MeasureError(
+                f"{self._phase}: {counted(pipeline.given_up, 'thread')} given up, since the "
+                f"runners failed {FAILURES_IN_A_ROW} times in a row: "
+                f"{error_text(pipeline.runner_error)}"
+            )
 
     def _take_in(
         self,
@@ -328,7 +361,7 @@ class Measurement:
         recorder: FrameRecorder,
         start: float,
         idle: Figure,
-        busy: float | None,
+        course: _Course,
         pace: dict[str, Any] | None,
     ) -> None:
         """Compute a step's figures and store them with its frames."""
@@ -339,11 +372,12 @@ class Measurement:
         readings = self._readings.between(start - self._settings.phases.warm_up, end)
         # The emulation causes no load in a kernel driver, so all of that load is other work.
         others = self._concerns(readings, at_rest=self.run.emulation)
-        found = [*others, *window_warnings(figures, step, seconds, pace)]
+        found = [*others, *window_warnings(figures, step, seconds, pace), *course.faults]
         start_s, end_s = self._window(start, end)
         self.run.steps.append(StepResults(
-            name=step.name, start_s=start_s, end_s=end_s, dpu_utilisation=busy, realtime=pace,
-            conditions=extremes(readings), concerns=found, **asdict(step), **vars(figures),
+            name=step.name, start_s=start_s, end_s=end_s, dpu_utilisation=course.busy,
+            realtime=pace, conditions=extremes(readings), concerns=found, **asdict(step),
+            **vars(figures),
         ))  # fmt: skip
         rows[:, recording.DONE] -= self._files.origin
         self._files.append(storing.FRAMES, ("step", *COLUMNS),
@@ -405,3 +439,7 @@ class Measurement:
     def _seal(self) -> None:
         self._files.event("end", state=self.run.state, error=self.run.error)
         self._files.seal()
+
+
+def _fault_counts(pipeline: Pipeline) -> tuple[int, int, int]:
+    return pipeline.restarts, pipeline.hangs, pipeline.retried

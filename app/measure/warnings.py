@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tutelage.app.measure.plan import LEAST_SECONDS, Step
+from tutelage.app.pipeline.run_summary import runners_text
 from tutelage.core.digits import digits
 from tutelage.core.results.figure import Figure
 from tutelage.core.results.run_json import Concern, PowerResults, WindowFigures
@@ -38,6 +39,16 @@ def window_warnings(
         text = f"p99 is {p99:.2f} ms, above the bound of {bound:g} ms"
         found.append(Concern("bound", text))
     return found
+
+
+def runner_warnings(restarts: int, hangs: int, retried: int) -> list[Concern]:
+    """Return the warning about faults of the runners in a window, see `Pipeline`.
+
+    Results come in order, so all threads wait while a runner does not answer.
+    """
+    if not restarts and not retried:
+        return []
+    return [Concern("runners", runners_text(restarts, hangs, retried))]
 
 
 def _frame_warnings(figures: WindowFigures, step: Step, seconds: float) -> list[Concern]:

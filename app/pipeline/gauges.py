@@ -84,6 +84,7 @@ class Gauges:
                 "restarts": self._pipeline.restarts,
                 "hangs": self._pipeline.hangs,
                 "retried_frames": self._pipeline.retried,
+                "given_up": self._pipeline.given_up,
             },
             "system": self._system.report(),
         }

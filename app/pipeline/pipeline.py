@@ -94,6 +94,8 @@ class Pipeline:
     restarts : number of runners that were replaced after they failed or did not answer
     hangs : number of these that did not answer
     retried : number of frames that were tried once more
+    given_up : number of lanes that ended since their runners only failed
+    runner_error : last error of a runner; None without one
     """
 
     def __init__(
@@ -132,11 +134,11 @@ class Pipeline:
         self._threads: list[threading.Thread] = []  # by lane
         self._count_lock = threading.Lock()
         self._lanes_left = len(lanes)
-        self._runner_error: Exception | None = None
         self._stopping = False
         self._finished = threading.Event()
         self.error: Exception | None = None
-        self.restarts = self.hangs = self.retried = 0
+        self.runner_error: Exception | None = None
+        self.restarts = self.hangs = self.retried = self.given_up = 0
 
     @property
     def dropped(self) -> int:
@@ -362,12 +364,12 @@ class Pipeline:
                 lane.make_runner()
                 return
             except Exception as error:  # VART may raise anything; it counts as another failure
-                self._runner_error = error
+                self.runner_error = error
                 lane.failures += 1
 
     def _try_again(self, job: FrameJob, error: RunnerError) -> None:
         """Put a job back for another runner, or after a second failure pass on the error."""
-        self._runner_error = error
+        self.runner_error = error
         job.attempts += 1
         if job.attempts > 1:
             self._order.give(job, Result(job.frame, error=str(error)))
@@ -393,17 +395,18 @@ class Pipeline:
 
     def _lane_ends(self, lane: Lane) -> None:
         with self._count_lock:
+            self.given_up += lane.failures >= FAILURES_IN_A_ROW
             self._lanes_left -= 1
             if self._lanes_left:
                 return
         if lane.failures >= FAILURES_IN_A_ROW:  # as the others, unless the run is over anyway
-            self.error = self.error or self._runner_error
+            self.error = self.error or self.runner_error
         self._stopping = True
         self._inbox.close()
         # Frames that were read and have no runner left become results with an error.
         me = Taker()
         while (job := self._take(me, True)) is not None:
-            self._order.give(job, Result(job.frame, error=str(self._runner_error)))
+            self._order.give(job, Result(job.frame, error=str(self.runner_error)))
         self._finished.set()
 
 

@@ -75,10 +75,16 @@ def _machine(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"load       {', '.join(parts)}"
     runners = report["runners"]
     if runners["restarts"] or runners["retried_frames"]:
-        yield (
-            f"runners    {runners['restarts']} replaced, {runners['hangs']} of them did not "
-            f"answer; {counted(runners['retried_frames'], 'frame')} tried once more"
-        )
+        text = runners_text(runners["restarts"], runners["hangs"], runners["retried_frames"])
+        yield f"runners    {text}"
+    if runners["given_up"]:
+        yield f"threads    {runners['given_up']} given up, since their runners only failed"
+
+
+def runners_text(restarts: int, hangs: int, retried: int) -> str:
+    """Return the faults of a pipeline's runners, see `Pipeline`, as text."""
+    return (f"{restarts} replaced, {hangs} of them did not answer; {counted(retried, 'frame')} "
+            "tried once more")  # fmt: skip
 
 
 def _power(report: Mapping[str, Any]) -> Iterator[str]:

@@ -7,6 +7,7 @@ versions of all packages.
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import os
 import shutil
@@ -437,6 +438,86 @@ def test_a_runner_that_fails_ends_it(tmp_path: Path) -> None:
     run = _run(tmp_path / "a")
     assert process.returncode == 1 and run["state"] == "failed" and "Traceback" not in err
     assert "the DPU timed out" in run["error"] and run["steps"] == []
+
+
+class _SecondRunner:
+    """Makes the runner of the second lane fail, or not answer, in a measurement's threads."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fails: Callable[[], bool] = lambda: False
+        self.hangs: Callable[[], bool] = lambda: False
+        self.released = threading.Event()
+        vart = importlib.import_module("vart")
+        wait = vart.Runner.wait
+
+        def faulty_wait(runner: Any, job: Any) -> Any:
+            if threading.current_thread().name == "lane-1":
+                if self.hangs():
+                    self.released.wait(60)
+                if self.fails():
+                    raise RuntimeError("DPU timeout")
+            return wait(runner, job)
+
+        monkeypatch.setattr(vart.Runner, "wait", faulty_wait)
+
+
+@pytest.fixture
+def second_runner(fake_board: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[_SecondRunner]:
+    second = _SecondRunner(monkeypatch)
+    yield second
+    second.released.set()
+
+
+def _once_after(seconds: float) -> Callable[[], bool]:
+    """Return a function that is true once, this long after its first call."""
+    first: list[float] = []
+    left = [True]
+
+    def now() -> bool:
+        first.append(time.monotonic())
+        del first[1:]
+        return time.monotonic() >= first[0] + seconds and bool(left) and left.pop()
+
+    return now
+
+
+@pytest.mark.slow
+def test_a_thread_that_is_given_up_ends_it(
+    tmp_path: Path, samples: list[Frame], second_runner: _SecondRunner
+) -> None:
+    """With one thread left, the figures would not be those of two."""
+    second_runner.fails = lambda: True
+    measurement = _measurement(tmp_path / "a", samples, None, "offline", threads=(1, 2))
+    with pytest.raises(MeasureError, match="offline, 2 threads: 1 thread given up"):
+        measurement.go()
+    run = measurement.run
+    assert run.state == "failed" and "DPU timeout" in (run.error or "")
+    assert [step.name for step in run.steps] == ["offline, 1 thread"]
+    assert "runners" not in [concern.name for concern in run.steps[0].concerns]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_runner_that_was_replaced_marks_the_window(
+    tmp_path: Path, samples: list[Frame], second_runner: _SecondRunner, hangs: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """All frames have a result, but the board stood still for the time limit."""
+    if hangs:
+        monkeypatch.setattr(measure_run, "time_limit_of", lambda _: 0.5)
+        second_runner.hangs = _once_after(0.5)
+    else:
+        second_runner.fails = _once_after(0.7)
+    measurement = _measurement(tmp_path / "a", samples, None, "offline", threads=(2,), seconds=2)
+    measurement.go()
+    (step,) = measurement.run.steps
+    (concern,) = (each for each in step.concerns if each.name == "runners")
+    assert step.frames.failed == 0
+    if hangs:
+        assert ", 0 of them" not in concern.text
+    else:
+        assert concern.text == "1 replaced, 0 of them did not answer; 1 frame tried once more"
+    assert "[runners]" in (tmp_path / "a/summary.md").read_text()
 
 
 def test_a_broken_image_among_others_is_left_out(tmp_path: Path) -> None:

@@ -72,10 +72,12 @@ class _Course:
     ----------
     busy : utilisation of the DPU's cores, 0 to 1; None if unknown
     faults : the warning about the runners, if there is one
+    arrived : indices of the frames that arrived; "server" only
     """
 
     busy: float | None
     faults: list[Concern]
+    arrived: range | None
 
 
 class Measurement:
@@ -339,7 +341,8 @@ class Measurement:
         self._refuse_incomplete(pipeline)
         after = _fault_counts(pipeline)
         faults = runner_warnings(*(b - a for a, b in zip(before, after, strict=True)))
-        return _Course(use.share(), faults)
+        arrived = source.arrivals(start, use.end) if load.scenario == "server" else None
+        return _Course(use.share(), faults, arrived)
 
     def _refuse_incomplete(self, pipeline: Pipeline) -> None:
         """Raise MeasureError if a load ended early, or did not have all its threads to the end."""
@@ -368,7 +371,7 @@ class Measurement:
         seconds = self._settings.phases.seconds
         end = start + seconds
         rows = recorder.rows()
-        figures = step_figures(rows, start, end, self._power, idle)
+        figures = step_figures(rows, start, end, self._power, idle, course.arrived)
         readings = self._readings.between(start - self._settings.phases.warm_up, end)
         # The emulation causes no load in a kernel driver, so all of that load is other work.
         others = self._concerns(readings, at_rest=self.run.emulation)

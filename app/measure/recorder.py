@@ -10,7 +10,7 @@ import numpy as np
 from tutelage.app.pipeline.result import STAGES, Result
 
 COLUMNS = ("frame", "done_s", "ok", *(f"{stage}_ms" for stage in STAGES))
-DONE, OK, TOTAL = COLUMNS.index("done_s"), COLUMNS.index("ok"), COLUMNS.index("total_ms")
+FRAME, DONE, OK, TOTAL = map(COLUMNS.index, ("frame", "done_s", "ok", "total_ms"))
 _NOT_TIMED = float("nan")
 
 

@@ -1,9 +1,11 @@
 """The figures of one step: speed, latency, watts and energy, each with its interval.
 
-All figures are those of the measured window, that is of the frames completed within it. Watts and
-joules are those of the rail that feeds the whole board. Besides the statistical interval there is
-`sensor_error`, the known uncertainty of the readings themselves (see
-`tutelage.board.power.sampler.Power.energy`), which does not decrease with time.
+All figures are those of the measured window, that is of the frames completed within it; only the
+latencies of "server" are those of the frames that arrived within it, since a bound on them would
+otherwise be kept by frames that are never finished. Watts and joules are those of the rail that
+feeds the whole board. Besides the statistical interval there is `sensor_error`, the known
+uncertainty of the readings themselves (see `tutelage.board.power.sampler.Power.energy`), which does
+not decrease with time.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.app.measure.recorder import COLUMNS, DONE, OK, TOTAL
+from tutelage.app.measure.recorder import COLUMNS, DONE, FRAME, OK, TOTAL
 from tutelage.app.pipeline.result import STAGES
 from tutelage.board.power import Power
 from tutelage.core.results.figure import Figure
@@ -52,7 +54,12 @@ def idle_power(power: Power, start: float, end: float) -> Figure:
 
 
 def step_figures(
-    frames: np.ndarray, start: float, end: float, power: Power, idle: Figure
+    frames: np.ndarray,
+    start: float,
+    end: float,
+    power: Power,
+    idle: Figure,
+    arrived: range | None = None,
 ) -> WindowFigures:
     """Return the figures of a window.
 
@@ -65,6 +72,8 @@ def step_figures(
     start, end : the window, monotonic time, s
     power : the power sampler that ran meanwhile
     idle : idle power, W
+    arrived : indices of the frames that arrived in the window, for the latencies of "server"; one
+        that failed or has no row counts as later than all others
     """
     inside = frames[(frames[:, DONE] >= start) & (frames[:, DONE] < end)]
     good = inside[inside[:, OK] == 1]
@@ -74,11 +83,20 @@ def step_figures(
     lengths = [b - a for a, b in pairwise(edges)]
     rates = [len(part) / length for part, length in zip(parts, lengths, strict=True)]
     sections = _power_at(power, edges, [len(part) for part in parts])
+    counts = FrameCounts(len(good), len(inside) - len(good))
+    if arrived is None:
+        latencies = _latencies(good[:, TOTAL], lambda n: [
+            part[:, TOTAL] for part in _cut(good, section_edges(start, end, n))])  # fmt: skip
+    else:
+        served = frames[(frames[:, FRAME] >= arrived.start) & (frames[:, FRAME] < arrived.stop)]
+        counts = replace(counts, arrived=len(arrived), unanswered=len(arrived) - len(served))
+        waits = _waits(served, arrived)
+        latencies = _latencies(waits, partial(np.array_split, waits))
     return WindowFigures(
-        frames=FrameCounts(len(good), len(inside) - len(good)),
+        frames=counts,
         sections=count,
         fps=sectioned_figure(len(good) / (end - start), rates, "fps"),
-        latency_ms=_latencies(good, start, end),
+        latency_ms=latencies,
         stages_ms=_stages(good),
         drift=drift(rates),
         power=_power(power, idle, (start, end), len(good), sections),
@@ -89,23 +107,42 @@ def _cut(frames: np.ndarray, edges: Sequence[float]) -> list[np.ndarray]:
     return [frames[(frames[:, DONE] >= a) & (frames[:, DONE] < b)] for a, b in pairwise(edges)]
 
 
+def _waits(served: np.ndarray, arrived: range) -> np.ndarray:
+    """Return the latencies of the frames that arrived, ms, infinite for those without a result."""
+    waits = np.full(len(arrived), np.inf)
+    good = served[served[:, OK] == 1]
+    waits[good[:, FRAME].astype(int) - arrived.start] = good[:, TOTAL]
+    return waits
+
+
+def _percentile(values: np.ndarray, percent: float) -> float | None:
+    """Return a percentile; None if it is that of frames without a result."""
+    found = percentile(values, percent)
+    return found if found is not None and math.isfinite(found) else None
+
+
 def _mean(values: np.ndarray) -> float | None:
-    return float(values.mean()) if len(values) else None
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None
 
 
-def _latencies(frames: np.ndarray, start: float, end: float) -> Latencies:
-    whole = frames[:, TOTAL]
+def _latencies(whole: np.ndarray, cut: Callable[[int], Sequence[np.ndarray]]) -> Latencies:
+    """Return the figures of latencies, ms; `cut` cuts them into a number of sections.
+
+    Those that are infinite count in the percentiles only.
+    """
 
     def figure(of: Callable[[np.ndarray], float | None], count: int | None) -> Figure:
-        parts = _cut(frames, section_edges(start, end, count)) if count else []
-        return sectioned_figure(of(whole), [of(part[:, TOTAL]) for part in parts], "ms")
+        parts = cut(count) if count else []
+        return sectioned_figure(of(whole), [of(part) for part in parts], "ms")
 
     p50, p90, p99 = (
-        figure(partial(percentile, percent=percent), section_count(len(whole), percent))
+        figure(partial(_percentile, percent=percent), section_count(len(whole), percent))
         for percent in PERCENTS
     )
+    known = whole[np.isfinite(whole)]
     mean = figure(_mean, section_count(len(whole)))
-    slowest = Figure.around(float(whole.max()) if len(whole) else None, unit="ms")
+    slowest = Figure.around(float(known.max()) if len(known) else None, unit="ms")
     return Latencies(p50, p90, p99, mean, slowest)
 
 

@@ -34,11 +34,15 @@ def window_warnings(
         late = f"{pace['late']} of {counted(pace['jobs'], 'job')}"
         found.append(Concern("late", f"the emulation took longer than the board in {late}"))
     found += _power_warnings(figures.power)
-    p99, bound = figures.latency_ms.p99.value, step.bound_ms
-    if bound is not None and p99 is not None and p99 > bound:
-        text = f"p99 is {p99:.2f} ms, above the bound of {bound:g} ms"
-        found.append(Concern("bound", text))
-    return found
+    return found + _bound_warnings(figures, step.bound_ms)
+
+
+def _bound_warnings(figures: WindowFigures, bound: float | None) -> list[Concern]:
+    p99, arrived = figures.latency_ms.p99.value, figures.frames.arrived
+    if bound is None or (p99 is None and not arrived) or (p99 is not None and p99 <= bound):
+        return []
+    shown = f"{p99:.2f} ms" if p99 is not None else "that of frames without a result"
+    return [Concern("bound", f"p99 is {shown}, above the bound of {bound:g} ms")]
 
 
 def runner_warnings(restarts: int, hangs: int, retried: int) -> list[Concern]:
@@ -61,6 +65,9 @@ def _frame_warnings(figures: WindowFigures, step: Step, seconds: float) -> list[
     if figures.drift is not None and step.scenario != "server":
         way = "faster" if figures.drift > 0 else "slower"
         found.append(Concern("drift", f"the second half was {abs(figures.drift):.1%} {way}"))
+    if frames.arrived and (frames.unanswered or 0) > 0.01 * frames.arrived:
+        text = f"{frames.unanswered} of {frames.arrived} frames that arrived have no result"
+        found.append(Concern("unanswered", text))
     missed = step.qps * seconds - frames.classified - frames.failed
     # 2 %, and four standard deviations of the random arrivals.
     if step.qps and missed > 0.02 * step.qps * seconds + 4 * math.sqrt(step.qps * seconds):

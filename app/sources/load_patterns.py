@@ -12,11 +12,13 @@ same kind but are not MLPerf results.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -75,6 +77,7 @@ class LoadPatternSource(FrameSource):
         self._results: SimpleQueue[None] = SimpleQueue()
         self._stop = threading.Event()
         self._issued = 0
+        self._began = math.inf  # monotonic time, s, at which "server" began
 
     def __iter__(self) -> Iterator[Frame]:
         waits = {
@@ -107,13 +110,33 @@ class LoadPatternSource(FrameSource):
             yield None
 
     def _server(self) -> Iterator[float | None]:
-        chance = random.Random(self._load.seed)
-        due = time.monotonic()
-        while not self._stop.is_set():
-            due += chance.expovariate(self._load.qps)
+        self._began = time.monotonic()
+        for due in self._arrival_times():
             while (left := due - time.monotonic()) > 0 and not self._stop.is_set():
                 time.sleep(min(_LOOK_SECONDS, max(left - _SPIN_SECONDS, left / 2)))
             yield due
+
+    def _arrival_times(self) -> Iterator[float]:
+        """Yield the arrival times of "server" (Poisson), monotonic time, s, without end."""
+        chance, due = random.Random(self._load.seed), self._began
+        while True:
+            due += chance.expovariate(self._load.qps)
+            yield due
+
+    def arrivals(self, start: float, end: float) -> range:
+        """Return the indices of the frames of "server" that arrive in a window.
+
+        They count even if the pipeline had no room, so that they were never issued.
+
+        Parameters
+        ----------
+        start, end : the window, monotonic time, s
+        """
+        before = count = 0
+        for due in takewhile(lambda due: due < end, self._arrival_times()):
+            before += due < start
+            count += 1
+        return range(before, count)
 
     def add(self, result: Result) -> None:
         """Receive a result, after which single-stream issues the next frame."""

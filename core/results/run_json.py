@@ -211,10 +211,14 @@ class Percentiles:
 class Latencies(Percentiles):
     """Latencies of a window.
 
+    They are those of the frames delivered within it. Those of "server" are of the frames that
+    arrived within it; one that failed or is unanswered counts as later than all others, so that a
+    percentile which it decides has no value.
+
     Attributes
     ----------
-    mean : mean latency, ms
-    max : highest latency, ms; it has no interval
+    mean : mean latency of the classified frames, ms
+    max : their highest latency, ms; it has no interval
     """
 
     mean: Figure = field(default_factory=Figure)
@@ -223,15 +227,19 @@ class Latencies(Percentiles):
 
 @dataclass(frozen=True)
 class FrameCounts:
-    """Numbers of frames whose results were delivered within a window.
+    """Numbers of frames of a window.
 
     Attributes
     ----------
-    classified, failed : numbers of frames
+    classified, failed : frames whose results were delivered within it
+    arrived : frames that arrived within it; "server" only
+    unanswered : those of them without any result, even after the window
     """
 
     classified: int = 0
     failed: int = 0
+    arrived: int | None = None
+    unanswered: int | None = None
 
 
 @dataclass(frozen=True)

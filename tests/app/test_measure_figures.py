@@ -222,6 +222,51 @@ def test_frames_at_the_edges_failures_and_no_frames(rail: tuple[Power, Path]) ->
     assert nothing.power.fps_per_watt.value is None
 
 
+def _served(milliseconds: np.ndarray, failed: int = 0) -> list[str]:
+    """Return the marks of 60 s of "server:100:15".
+
+    Parameters
+    ----------
+    milliseconds : latencies of 6000 arrivals at equal intervals; NaN without a result
+    failed : number of frames that failed, the first ones
+    """
+    index = np.arange(6000)
+    rows = _frames(index / 100 + milliseconds / 1e3)
+    rows[:, 0], rows[:, TOTAL] = 50 + index, milliseconds  # 50 arrived during the warm-up
+    rows[:failed, OK] = 0
+    rows = rows[np.isfinite(milliseconds)]
+    step, nothing = Step("server", 2, 100.0, 15.0), Power(PowerSource("nothing there"))
+    found = step_figures(rows, 0.0, 60.0, nothing, Figure(), range(50, 6050))
+    assert found.frames.arrived == 6000
+    return [warning.name for warning in window_warnings(found, step, 60, None)]
+
+
+def test_frames_that_a_window_did_not_finish_are_above_its_bound() -> None:
+    """The last 200 of 6000 arrivals are finished after the window, or never."""
+    milliseconds = np.full(6000, 5.0)
+    assert _served(milliseconds) == []
+    milliseconds[-200:] = 10_000.0
+    assert _served(milliseconds) == ["bound"]
+    milliseconds[-200:] = np.nan
+    assert _served(milliseconds) == ["unanswered", "bound"]
+    milliseconds[-200:] = 5.0
+    milliseconds[-50:] = np.nan
+    assert _served(milliseconds) == []
+    assert _served(milliseconds, failed=50) == ["failures", "bound"]
+
+
+def test_latencies_of_arrivals_have_intervals_as_others_do(nowhere: Power) -> None:
+    rng = np.random.default_rng(5)
+    rows = _frames(np.linspace(0, 59.999, 6000))
+    rows[:, TOTAL] = rng.gamma(4, 1, 6000)
+    found = step_figures(rows, 0.0, 60.0, nowhere, Figure(), range(6000)).latency_ms
+    others = step_figures(rows, 0.0, 60.0, nowhere, Figure()).latency_ms
+    assert found == others
+    rows[:, OK] = 0
+    none = step_figures(rows, 0.0, 60.0, nowhere, Figure(), range(6000)).latency_ms
+    assert none == Latencies(*(Figure(unit="ms") for _ in range(5)))
+
+
 @pytest.fixture
 def nowhere() -> Power:
     return Power(PowerSource("nothing there"))

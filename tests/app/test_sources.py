@@ -17,7 +17,7 @@ from tutelage.app.sources.by_uri import open_source
 from tutelage.app.sources.camera import CameraOptions, parse_camera
 from tutelage.app.sources.frames import CameraError, Frame, SourceError
 from tutelage.app.sources.jpeg_stream import JpegSplitter
-from tutelage.app.sources.load_patterns import LoadPattern, verdict
+from tutelage.app.sources.load_patterns import LoadPattern, LoadPatternSource, verdict
 from tutelage.app.sources.url import without_password
 from tutelage.core.images.decoder import decode_image, read_image
 
@@ -339,3 +339,14 @@ def test_failed_frames_count_as_too_late(failed: int, p99: float | None, kept: b
 def test_without_frames_no_bound_is_kept_or_exceeded() -> None:
     report = {"latency_ms": {}, "frames": {"in": 0, "failed": 0}}
     assert verdict(LoadPattern("server", bound_ms=15.0), report)["bound_kept"] is None
+
+
+def test_arrivals_are_known_even_if_they_were_not_issued() -> None:
+    source = LoadPatternSource("x", [Frame(0, "x")], LoadPattern("server", 0.5, qps=400.0))
+    assert len(source.arrivals(0.0, time.monotonic() + 60)) == 0  # it has not begun
+    frames = list(source)
+    dues = [frame.due or 0.0 for frame in frames]
+    begin, end = dues[len(dues) // 4], dues[-1]
+    inside = [frame.index for frame, due in zip(frames, dues, strict=True) if begin <= due < end]
+    assert list(source.arrivals(begin, end)) == inside and len(inside) > 20
+    assert len(source.arrivals(begin, end + 10)) > len(inside) + 2000  # though it was closed

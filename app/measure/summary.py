@@ -106,8 +106,9 @@ def _notes(run: RunResults) -> Iterator[str]:
     errors = [step.power.watts.sensor_error for step in run.steps]
     known = [error for error in errors if error is not None]
     if known:
-        yield (f"The sensor's error, up to ±{max(known):.2g} W, is not included and does not "
-               "decrease with time.")  # fmt: skip
+        yield (f"The known errors of the readings, such as their resolution, up to "
+               f"±{max(known):.2g} W, are not included and do not decrease with time; nor are "
+               "unknown ones, such as the tolerances of shunts.")  # fmt: skip
     warned = [warning.text for warning in run.power.doubts]
     yield from (f"- sensor: {markdown_text(text)}" for text in warned)
     for step in run.steps:

@@ -26,8 +26,9 @@ class Figure:
     unit : the unit, such as "ms"
     kind : "measured" if it was timed or read from a sensor, else "predicted" or "given by the
         user"
-    sensor_error : bound of the error of the readings themselves, in addition to the interval and
-        in the same unit; None if unknown
+    sensor_error : bound of the known errors of the readings themselves, such as their resolution,
+        in addition to the interval and in the same unit; None if unknown. It does not include
+        errors that are not documented, such as the tolerance of a board's shunts
     """
 
     value: float | None = None

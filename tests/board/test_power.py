@@ -737,24 +737,70 @@ def test_rapl_reports_that_only_root_may_read(tmp_path: Path) -> None:
 # ---- NVML, no source, wrong use -----------------------------------------------------------------
 
 
-def test_nvml_reads_every_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    watts = {"first": 70_000, "second": 30_000}
+@pytest.fixture
+def cards(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """NVML with three cards: their power, mW, by the rest of their UUID."""
+    watts = {"70a1": 70_000, "30b2": 30_000, "30c3": 30_000}
     nvml = SimpleNamespace(
         nvmlInit=lambda: None,
         nvmlShutdown=lambda: None,
         nvmlDeviceGetCount=lambda: len(watts),
         nvmlDeviceGetHandleByIndex=lambda index: list(watts)[index],
         nvmlDeviceGetPowerUsage=lambda device: watts[device],
+        nvmlDeviceGetUUID=lambda device: f"GPU-{device}",
     )
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return watts
+
+
+@pytest.mark.parametrize(
+    ("visible", "rails"),
+    [(None, ["GPU0"]), ("1", ["GPU1"]), ("2,0", ["GPU2", "GPU0", "total"]),
+     (" GPU-30c , 1", ["GPU2", "GPU1", "total"]), ("1,-1,0", ["GPU1"]), ("0,7,1", ["GPU0"])],
+)  # fmt: skip
+def test_nvml_reads_the_cards_that_cuda_programs_use(
+    cards: dict[str, int], monkeypatch: pytest.MonkeyPatch, visible: str | None, rails: list[str]
+) -> None:
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    power = open_power("nvml")
+    assert list(power.rails) == rails and power.total_rail == rails[-1]
+    power.sample()
+    assert (power.latest() or {}).get("GPU0", 70) == 70
+    power.close()
+
+
+@pytest.mark.parametrize("visible", ["", "-1", "3", "GPU-30", "MIG-70a1", "9" * 5000])
+def test_cards_that_cuda_programs_do_not_see_have_no_power(
+    cards: dict[str, int], monkeypatch: pytest.MonkeyPatch, visible: str
+) -> None:
+    """GPU-30 is ambiguous; a part of a card has no power of its own."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(PowerError, match="power source nvml: "):
+        open_power("nvml")
+
+
+def test_the_error_of_nvml_covers_its_average(cards: dict[str, int]) -> None:
+    """5 % of 70 J, and at each end of the second up to 70 J of the second before."""
+    clock = Clock()
+    power = open_power("nvml", clock=clock)
+    _sample_at(power, clock, [100 + n / 50 for n in range(51)])
+    assert power.report(100, 101, 1)["error_joules"] == pytest.approx(0.05 * 70 + 2 * 70, rel=0.01)
+    power.close()
+
+
+def test_nvml_reads_every_card(
+    cards: dict[str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     clock = Clock()
     power = open_power("nvml", sysfs=tmp_path, clock=clock)
     _sample_at(power, clock, [100 + n / 50 for n in range(51)])
     assert power.latest() == {"GPU0": 70, "GPU1": 30, "total": 100}
     report = power.report(100, 101, 1)
     assert report["joules"] == pytest.approx(100)
-    assert report["error_joules"] == pytest.approx(5, rel=0.01)
-    del watts["second"]  # fallen off the bus
+    del cards["30b2"]  # fallen off the bus
     clock.now += 0.02
     power.sample()
     assert power.latest() == {"GPU0": 70}

@@ -95,6 +95,8 @@ def _power(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"power      not measured: {power['reason'].removeprefix('power is not measured: ')}"
         return
     text = f"power      {digits(power['watts'])} W ({power['source']}, {power['total_rail']})"
+    if power["joules"] is None:
+        text += ", only of the part with readings: too many are missing for joules"
     if power["joules_per_frame"] is not None:
         text += f", {digits(1e3 * power['joules_per_frame'])} mJ per frame"
     if power["joules_per_frame_above_idle"] is not None:

@@ -12,6 +12,8 @@ from tutelage.app.pipeline.result import Result
 from tutelage.app.pipeline.run_figures import Histogram, RunFigures
 from tutelage.app.pipeline.run_summary import _power
 from tutelage.app.sources.frames import Frame, FrameSource
+from tutelage.board.power import Power
+from tutelage.board.power.sources.source import PowerSource, Rail
 
 
 def test_percentiles_are_within_half_a_percent_of_the_exact_ones() -> None:
@@ -74,7 +76,33 @@ def test_loads_are_unknown_before_the_first_look_rather_than_zero(
 
 
 def test_a_difference_that_is_nothing_has_no_sign() -> None:
-    power = {"watts": 14.0512, "source": "hwmon", "total_rail": "12V",
+    power = {"watts": 14.0512, "source": "hwmon", "total_rail": "12V", "joules": 1.23456,
              "joules_per_frame": 0.0123456, "joules_per_frame_above_idle": -1e-13}  # fmt: skip
     (line,) = _power({"power": power})
     assert line == "power      14.05 W (hwmon, 12V), 12.35 mJ per frame, 0 mJ above idle"
+
+
+def test_watts_of_a_run_with_too_few_readings_are_marked() -> None:
+    """A sensor that is lost for longer than 5 % of the run leaves the mean of the rest."""
+    source = Lost()
+    power = Power(source, 50.0, lambda: source.now)
+    for k in range(501):
+        source.now = k / 50
+        power.sample()
+    report = power.report(0.0, 10.0, 100)
+    assert report["watts"] == pytest.approx(10.0) and report["joules"] is None
+    (line,) = _power({"power": report})
+    assert line.startswith("power      10 W (lost, 12V), only of the part with readings")
+
+
+class Lost(PowerSource):
+    """A rail with 10 W that cannot be read after 8 s."""
+
+    name = "lost"
+
+    def __init__(self) -> None:
+        super().__init__("lost", [Rail("12V", 0.025, 60.0)], "12V")
+        self.now = 0.0
+
+    def read(self) -> list[float]:
+        return [10.0 if self.now < 8 else math.nan]

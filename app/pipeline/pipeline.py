@@ -60,9 +60,11 @@ def time_limit_of(slowest: float) -> float:
 
 
 def utilisation(before: Sequence[float], after: Sequence[float], seconds: float) -> float:
-    """Return the share of the cores' time in which they had a job, 0 to 1.
+    """Return an upper bound of the share of time in which the cores computed, 0 to 1.
 
-    Jobs count from submission to collection, so this is an upper bound of the computing time.
+    Jobs count from submission to collection, also while they wait for another lane's job on the
+    same core: two lanes that each had jobs for half of the time give 1, whether or not the halves
+    overlap.
 
     Parameters
     ----------
@@ -152,9 +154,10 @@ class Pipeline:
         return {"waiting": len(self._inbox), "in_flight": under_way, "done": done}
 
     def core_seconds(self) -> list[float]:
-        """Return the time in which each core of the DPU had a job, s.
+        """Return the sum of the times in which each lane of a core had a job, s, by core.
 
-        Runners get the cores in turn, so every `cores`-th lane shares a core.
+        Runners get the cores in turn, so every `cores`-th lane shares a core. With several lanes
+        for each core, a sum can be longer than the time that has passed.
         """
         lanes = [lane.busy_seconds for lane in self._lanes]
         return [sum(lanes[core :: self._cores]) for core in range(self._cores)]

@@ -18,7 +18,7 @@ from tutelage.core.text import csv_cell
 # since then. labelled, correct: results since then whose true label is known, and the correct ones
 # among them. length: number of frames of the source. fps and p50_ms .. p99_ms: of this second
 # alone, latencies from reading a frame to the output of its result. label, confidence: the second's
-# most frequent best label and its mean confidence. dpu_utilisation: 1 if all cores are busy.
+# most frequent best label and its mean confidence. dpu_utilisation: upper bound, see app/pipeline.
 # cpu_percent: of this process; 100 is one core. total_watts: the rail that includes all others. A
 # quantity that was not measured is None.
 Row = dict[str, Any]

@@ -332,7 +332,9 @@ class StepResults(WindowFigures, StepWindow):
 
     Attributes
     ----------
-    dpu_utilisation : fraction of the window in which the DPU's cores had jobs
+    dpu_utilisation : upper bound of the fraction of the window in which the DPU's cores computed,
+        mean over the cores. A job counts from its submission until its result is fetched, so that
+        two threads which wait for one core at the same time count twice, up to 1 for each core
     realtime : board, predicted time of a job (job_ms) and number of late jobs, if the emulation
         was slowed down to a board's speed
     conditions : minimum, mean and maximum of each reading of the machine's state

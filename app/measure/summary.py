@@ -17,7 +17,8 @@ _LATENCY = {
     "single-stream": "single-stream: it starts when the frame is issued (MLPerf judges p90).",
     "offline": "offline: it starts when a free thread takes the frame, and includes waiting for a "
     "core of the DPU (MLPerf judges fps only).",
-    "server": "server: it starts when the frame arrives and includes waiting (MLPerf judges p99).",
+    "server": "server: it starts when the frame arrives and includes waiting; a frame without a "
+    "result counts as slower than all others (MLPerf judges p99).",
 }
 
 

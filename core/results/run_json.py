@@ -211,10 +211,6 @@ class Percentiles:
 class Latencies(Percentiles):
     """Latencies of a window.
 
-    They are those of the frames delivered within it. Those of "server" are of the frames that
-    arrived within it; one that failed or is unanswered counts as later than all others, so that a
-    percentile which it decides has no value.
-
     Attributes
     ----------
     mean : mean latency of the classified frames, ms
@@ -307,11 +303,13 @@ class WindowFigures:
 
     Attributes
     ----------
-    frames : frames delivered within it
+    frames : numbers of frames
     sections : number of sections that the window was cut into for the intervals; None: too few
         frames
     fps : frames per second
-    latency_ms : latencies of the frames
+    latency_ms : latencies of the frames delivered within it; for "server", of those that arrived
+        within it, and one that failed or is unanswered counts as slower than all others, so that a
+        percentile that it decides is not known
     stages_ms : p50 and p99 of each stage of the pipeline
     drift : relative rise of the speed in the window's second half; None if not significant
     power : power and energy

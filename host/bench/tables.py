@@ -205,7 +205,7 @@ def _thesis(thesis: ThesisTable) -> Iterator[str]:
     stages = sorted({one.stages for one in comparisons})
     yield ("Latency: the platform's p50 of SingleStream divided by the DPU's. fps/W: the DPU's "
            "frames per second and watt in Offline divided by the platform's. Lower power: the "
-           f"platform's watts divided by the DPU's. The first two include: {'; '.join(stages)}. "
+           f"platform's watts divided by the DPU's. Work covered: {'; '.join(stages)}. "
            "bench.json has the rows and figures of each cell.")  # fmt: skip
     yield f"Reported: {reference.text} ({reference.source})."
     for number, text in enumerate(missing, start=1):

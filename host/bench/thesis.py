@@ -4,8 +4,10 @@
     efficiency gain     = (fps / W of the DPU) / (fps / W of the platform)   (Offline)
     lower power         = W of the platform / W of the DPU   (Offline)
 
-Every cell has its two inputs, or a reason why it is missing. A measured DPU is compared by the
-whole frame, a predicted one by the network alone.
+Every cell has its two inputs, or a reason why it is missing. The latency of a measured DPU is
+compared by the whole frame, that of a predicted one by the network alone. Efficiency is always that
+of whole frames, since a platform's watts are those of a window that includes the preprocessing; the
+predicted DPU's preprocessing is that of AMD's own programs, to which the prediction was fitted.
 """
 
 from __future__ import annotations
@@ -75,11 +77,11 @@ def missing(rows: Sequence[BenchRow]) -> list[str]:
 
 def _comparison(dpu: BenchRow, other: BenchRow) -> DpuComparison:
     alone = dpu.kind == PREDICTED
-    latency, fps = ("network_latency_ms", "network_fps") if alone else ("latency_ms", "fps")
-    stages = NETWORK_ALONE if alone else WHOLE_FRAME
+    latency = "network_latency_ms" if alone else "latency_ms"
+    stages = f"latency: {NETWORK_ALONE}; fps/W: {WHOLE_FRAME}" if alone else WHOLE_FRAME
     return DpuComparison(
         dpu.id, other.id, dpu.kind, stages, _speed_up(dpu, other, latency),
-        _efficiency(dpu, other, fps), _power(dpu, other),
+        _efficiency(dpu, other), _power(dpu, other),
     )  # fmt: skip
 
 
@@ -95,15 +97,15 @@ def _speed_up(dpu: BenchRow, other: BenchRow, name: str) -> Gain:
     return Gain(ratio(theirs, ours), inputs)
 
 
-def _efficiency(dpu: BenchRow, other: BenchRow, name: str) -> Gain:
-    ours, theirs = (ratio(getattr(row, name), row.watts, "fps/W") for row in (dpu, other))
-    inputs = {"dpu": _input(dpu, f"{name} / watts", ours),
-              "platform": _input(other, f"{name} / watts", theirs)}  # fmt: skip
+def _efficiency(dpu: BenchRow, other: BenchRow) -> Gain:
+    ours, theirs = (ratio(row.fps, row.watts, "fps/W") for row in (dpu, other))
+    inputs = {"dpu": _input(dpu, "fps / watts", ours),
+              "platform": _input(other, "fps / watts", theirs)}  # fmt: skip
     missing = _not_comparable(dpu)
     for row in (dpu, other):
-        missing = missing or _missing(row, getattr(row, name)) or _no_watts(row)
+        missing = missing or _missing(row, row.fps) or _no_watts(row)
     if missing:
-        needed = ratio(getattr(other, name), ours, "W") if ours.value else Figure()
+        needed = ratio(other.fps, ours, "W") if ours.value else Figure()
         return Gain(Figure(), inputs, missing, needed.scaled(REFERENCE.efficiency, "W"))
     return Gain(ratio(ours, theirs), inputs)
 

@@ -1,4 +1,4 @@
-"""The comparison's formulas: medians with intervals, ratios, the thesis's table, DPU rows."""
+"""The comparison's rows: those of the DPU, measured and predicted, and power that users give."""
 
 from __future__ import annotations
 
@@ -7,92 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
 
-from tutelage.core.results.bench_json import CPU, DPU, EMULATED, EMULATION, BenchRow, GainInput
+from tests.host.test_bench_gains import bench_row
+from tutelage.core.results.bench_json import CPU, DPU, EMULATED, EMULATION, BenchRow
 from tutelage.core.results.figure import GIVEN, MEASURED, PREDICTED, Figure
 from tutelage.core.results.intervals import median_figure, ratio
-from tutelage.core.results.run_json import Percentiles
 from tutelage.dpu.predict.latency import predict_graph
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.bench.dpu_rows import predicted_row, read_runs
 from tutelage.host.bench.given_watts import give_watts
 from tutelage.host.bench.subject import BenchUsageError, Subject, load_subject
-from tutelage.host.bench.thesis import REFERENCE, compare, missing
-
-positive = st.floats(1e-3, 1e6)
-
-
-# -- the thesis's table -----------------------------------------------------------------------
-
-
-def _row(name: str, family: str, latency: float, fps: float, watts: float | None) -> BenchRow:
-    row = BenchRow(name, name, family)
-    row.latency_ms = row.network_latency_ms = Percentiles(p50=Figure.around(latency))
-    row.fps = row.network_fps = Figure.around(fps)
-    row.watts = Figure.around(watts)
-    row.power_reason = "" if watts else "no sensor"
-    return row
-
-
-@given(positive, positive, positive, positive, positive, positive)
-def test_the_gains(l1: float, l2: float, f1: float, f2: float, w1: float, w2: float) -> None:
-    (found,) = compare([_row("cpu", CPU, l1, f1, w1), _row("dpu-1", DPU, l2, f2, w2)])
-    assert found.kind == MEASURED
-    assert found.speed_up.figure.value == pytest.approx(l1 / l2)
-    assert found.efficiency.figure.value == pytest.approx((f2 / w2) / (f1 / w1))
-    assert found.power.figure.value == pytest.approx(w1 / w2)
-    assert found.speed_up.inputs["dpu"].figure == "latency_ms.p50"
-    theirs = found.efficiency.inputs["platform"]
-    assert theirs.value == pytest.approx(f1 / w1)
-    assert theirs == GainInput("cpu", "fps / watts", theirs.value, MEASURED, ": ")
-
-
-def test_missing_parts_are_named() -> None:
-    gone = BenchRow("cuda", "CUDA", "gpu", state="absent", reason="no device")
-    rows = [_row("cpu", CPU, 1, 1, None), gone, _row("dpu-1", DPU, 0.1, 10, 5)]
-    by_cpu, by_gpu = compare(rows)
-    assert by_cpu.speed_up.figure.value == pytest.approx(10)
-    assert by_cpu.efficiency.missing == "cpu: watts are not measured: no sensor"
-    assert by_cpu.power.missing == by_cpu.efficiency.missing
-    assert by_gpu.speed_up.missing == "cuda: absent: no device"
-    rows[-1].same_student = False
-    assert "another student" in compare(rows)[0].speed_up.missing
-
-
-def test_both_claims_say_from_which_watts_they_would_hold() -> None:
-    """Only the platform's watts are missing; with these, the gains equal the claims."""
-    dpu, other = _row("dpu-1", DPU, 0.1, 100, 5), _row("cpu", CPU, 1, 50, None)
-    (found,) = compare([dpu, other])
-    assert REFERENCE.efficiency == 4 and REFERENCE.power == 9
-    for gain, claimed in ((found.efficiency, 4), (found.power, 9)):
-        assert gain.needs_watts.value is not None
-        other.watts = Figure.around(gain.needs_watts.value)
-        (whole,) = compare([dpu, other])
-        same = whole.efficiency if claimed == 4 else whole.power
-        assert same.figure.value == pytest.approx(claimed) and same.needs_watts.value is None
-
-
-def test_unmeasured_values_are_reported() -> None:
-    rows = [_row("cpu", CPU, 1, 1, None), _row("emulation-1", EMULATION, 1, 1, 1)]
-    no_dpu, no_gpu, no_watts = missing(rows)
-    assert "no DPU was measured" in no_dpu and "no GPU was measured: none" in no_gpu
-    assert no_watts == "no watts were measured here: no sensor"
-    give_watts(rows[0], 20.0)
-    assert len(missing(rows)) == 3
-    assert missing([_row("g", "gpu", 1, 1, 1), _row("dpu-1", DPU, 1, 1, 1)]) == []
-
-
-def test_the_emulation_is_never_compared_as_a_dpu() -> None:
-    assert compare([_row("cpu", CPU, 1, 1, 1), _row("emulation-1", EMULATION, 1, 1, 1)]) == []
+from tutelage.host.bench.thesis import compare
 
 
 def test_watts_that_the_user_gives_say_so() -> None:
-    row = _row("cpu", CPU, 1, 100, None)
+    row = bench_row("cpu", CPU, 1, 100, None)
     give_watts(row, 20.0)
     assert row.power_source == GIVEN and not row.power_reason
     assert row.joules_per_frame.value == pytest.approx(0.2)
@@ -170,7 +102,7 @@ def test_an_emulated_run_is_not_a_dpus(
     assert "no DPU" in row.title and row.provenance.startswith("emulation, ")
     assert "measured" not in row.provenance and "not figures of a DPU" in row.concerns[0]
     assert ("predicted for zcu104" in row.concerns[0]) == (realtime is not None)
-    assert compare([_row("cpu", CPU, 1, 1, 1), row]) == []
+    assert compare([bench_row("cpu", CPU, 1, 1, 1), row]) == []
 
 
 def test_a_run_on_a_stand_in_board_is_not_a_dpus(tmp_path: Path, subject: Subject) -> None:
@@ -231,8 +163,8 @@ def test_the_prediction_is_marked_as_one(subject: Subject, repo_root: Path) -> N
     assert row.power_source.startswith("estimate from public figures")
     assert row.joules_per_frame.value == pytest.approx(18 / found.fps())
     assert any("extrapolation" in concern for concern in row.concerns)
-    compared = compare([_row("cpu", CPU, 1, 1, 1), row])[0]
-    assert compared.kind == PREDICTED and compared.stages == "network alone"
+    compared = compare([bench_row("cpu", CPU, 1, 1, 1), row])[0]
+    assert compared.kind == PREDICTED and "latency: network alone" in compared.stages
     assert compared.speed_up.figure.value == pytest.approx(1e-3 / found.job_seconds)
     measured = median_figure([1.0, 1.1, 0.9, 1.0, 1.2, 0.8])
     gain = ratio(measured, row.network_latency_ms.p50)

@@ -4,10 +4,11 @@
     efficiency gain     = (fps / W of the DPU) / (fps / W of the platform)   (Offline)
     lower power         = W of the platform / W of the DPU   (Offline)
 
-Every cell has its two inputs, or a reason why it is missing. The latency of a measured DPU is
-compared by the whole frame, that of a predicted one by the network alone. Efficiency is always that
-of whole frames, since a platform's watts are those of a window that includes the preprocessing; the
-predicted DPU's preprocessing is that of AMD's own programs, to which the prediction was fitted.
+Every cell has its two inputs, or a reason why it is missing, such as that a row is not complete.
+The latency of a measured DPU is compared by the whole frame, that of a predicted one by the network
+alone. Efficiency is always that of whole frames, since a platform's watts are those of a window
+that includes the preprocessing; the predicted DPU's preprocessing is that of AMD's own programs, to
+which the prediction was fitted.
 """
 
 from __future__ import annotations
@@ -65,12 +66,12 @@ def missing(rows: Sequence[BenchRow]) -> list[str]:
     if not any(row.family == DPU and row.kind == MEASURED for row in rows):
         found.append(NO_DPU)
     gpus = [row for row in rows if row.family == GPU]
-    if not any(row.latency_ms.p50.value for row in gpus):
+    if not any(row.state == DONE and row.latency_ms.p50.value for row in gpus):
         reason = gpus[0].reason if gpus else "none was requested"
         found.append(f"no GPU was measured: {reason}")
-    here = [row for row in rows if row.family in (CPU, GPU)]
+    here = [row for row in rows if row.family in (CPU, GPU) and row.state == DONE]
     if not any(row.watts.value and row.power_source != GIVEN for row in here):
-        reason = next((row.power_reason for row in here if row.power_reason), "nothing was timed")
+        reason = next((row.power_reason for row in here if row.power_reason), "no row is complete")
         found.append(f"no watts were measured here: {reason}")
     return found
 
@@ -91,7 +92,7 @@ def _speed_up(dpu: BenchRow, other: BenchRow, name: str) -> Gain:
         "dpu": _input(dpu, f"{name}.p50", ours),
         "platform": _input(other, f"{name}.p50", theirs),
     }
-    missing = _not_comparable(dpu) or _missing(dpu, ours) or _missing(other, theirs)
+    missing = _not_comparable(dpu, other) or _missing(dpu, ours) or _missing(other, theirs)
     if missing:
         return Gain(Figure(), inputs, missing)
     return Gain(ratio(theirs, ours), inputs)
@@ -101,7 +102,7 @@ def _efficiency(dpu: BenchRow, other: BenchRow) -> Gain:
     ours, theirs = (ratio(row.fps, row.watts, "fps/W") for row in (dpu, other))
     inputs = {"dpu": _input(dpu, "fps / watts", ours),
               "platform": _input(other, "fps / watts", theirs)}  # fmt: skip
-    missing = _not_comparable(dpu)
+    missing = _not_comparable(dpu, other)
     for row in (dpu, other):
         missing = missing or _missing(row, row.fps) or _no_watts(row)
     if missing:
@@ -113,7 +114,7 @@ def _efficiency(dpu: BenchRow, other: BenchRow) -> Gain:
 def _power(dpu: BenchRow, other: BenchRow) -> Gain:
     inputs = {"dpu": _input(dpu, "watts", dpu.watts),
               "platform": _input(other, "watts", other.watts)}  # fmt: skip
-    missing = _not_comparable(dpu) or _no_watts(dpu) or _no_watts(other)
+    missing = _not_comparable(dpu, other) or _no_watts(dpu) or _no_watts(other)
     if missing:
         return Gain(Figure(), inputs, missing, dpu.watts.scaled(REFERENCE.power, "W"))
     return Gain(ratio(other.watts, dpu.watts), inputs)
@@ -124,15 +125,15 @@ def _input(row: BenchRow, figure: str, found: Figure) -> GainInput:
     return GainInput(row.id, figure, found.value, row.kind, meter)
 
 
-def _not_comparable(dpu: BenchRow) -> str:
-    return f"{dpu.id} was measured with another student" if dpu.same_student is False else ""
+def _not_comparable(dpu: BenchRow, other: BenchRow) -> str:
+    if dpu.same_student is False:
+        return f"{dpu.id} was measured with another student"
+    return next((f"{row.id}: {row.state}: {row.reason}" for row in (dpu, other)
+                 if row.state != DONE), "")  # fmt: skip
 
 
 def _missing(row: BenchRow, figure: Figure) -> str:
-    if figure.value is not None:
-        return ""
-    reason = row.reason if row.state != DONE else "it has no such figure"
-    return f"{row.id}: {row.state if row.state != DONE else 'missing'}: {reason}"
+    return "" if figure.value is not None else f"{row.id}: missing: it has no such figure"
 
 
 def _no_watts(row: BenchRow) -> str:

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.core.results.bench_json import CPU, DPU, EMULATION, BenchRow, GainInput
+from tutelage.core.results.bench_json import (
+    CPU,
+    DPU,
+    EMULATION,
+    FAILED,
+    GPU,
+    INTERRUPTED,
+    BenchRow,
+    GainInput,
+)
 from tutelage.core.results.figure import GIVEN, MEASURED, PREDICTED, Figure
 from tutelage.core.results.intervals import ratio
 from tutelage.core.results.run_json import Percentiles
@@ -47,6 +56,23 @@ def test_missing_parts_are_named() -> None:
     assert by_gpu.speed_up.missing == "cuda: absent: no device"
     rows[-1].same_student = False
     assert "another student" in compare(rows)[0].speed_up.missing
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("state", [FAILED, INTERRUPTED])
+def test_rows_that_are_not_complete_have_no_gains(state: str, number: int) -> None:
+    """As in the report, which leaves such rows out; their figures are those of fewer windows."""
+    rows = [bench_row("gpu", GPU, 1, 1, 9), bench_row("dpu-1", DPU, 0.1, 10, 5)]
+    rows[number].state, rows[number].reason = state, "1 repetition complete"
+    (found,) = compare(rows)
+    for gain in (found.speed_up, found.efficiency, found.power):
+        assert gain.missing == f"{rows[number].id}: {state}: 1 repetition complete"
+        assert gain.figure.value is None
+    if number == 0:
+        assert missing(rows) == [
+            "no GPU was measured: 1 repetition complete",
+            "no watts were measured here: no row is complete",
+        ]
 
 
 def test_both_claims_say_from_which_watts_they_would_hold() -> None:

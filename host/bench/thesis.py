@@ -103,20 +103,24 @@ def _efficiency(dpu: BenchRow, other: BenchRow) -> Gain:
     inputs = {"dpu": _input(dpu, "fps / watts", ours),
               "platform": _input(other, "fps / watts", theirs)}  # fmt: skip
     missing = _not_comparable(dpu, other)
-    for row in (dpu, other):
-        missing = missing or _missing(row, row.fps) or _no_watts(row)
+    missing = missing or _missing(dpu, dpu.fps) or _no_watts(dpu) or _missing(other, other.fps)
     if missing:
-        needed = ratio(other.fps, ours, "W") if ours.value else Figure()
-        return Gain(Figure(), inputs, missing, needed.scaled(REFERENCE.efficiency, "W"))
+        return Gain(Figure(), inputs, missing)
+    if other.watts.value is None:
+        needed = ratio(other.fps, ours).scaled(REFERENCE.efficiency, "W")
+        return Gain(Figure(), inputs, _no_watts(other), needed)
     return Gain(ratio(ours, theirs), inputs)
 
 
 def _power(dpu: BenchRow, other: BenchRow) -> Gain:
     inputs = {"dpu": _input(dpu, "watts", dpu.watts),
               "platform": _input(other, "watts", other.watts)}  # fmt: skip
-    missing = _not_comparable(dpu, other) or _no_watts(dpu) or _no_watts(other)
+    missing = _not_comparable(dpu, other) or _no_watts(dpu)
     if missing:
-        return Gain(Figure(), inputs, missing, dpu.watts.scaled(REFERENCE.power, "W"))
+        return Gain(Figure(), inputs, missing)
+    if other.watts.value is None:
+        needed = dpu.watts.scaled(REFERENCE.power, "W")
+        return Gain(Figure(), inputs, _no_watts(other), needed)
     return Gain(ratio(other.watts, dpu.watts), inputs)
 
 

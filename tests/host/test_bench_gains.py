@@ -103,6 +103,21 @@ def test_frames_and_watts_of_the_efficiency_are_of_the_same_work() -> None:
     assert found.stages == f"latency: {NETWORK_ALONE}; fps/W: {WHOLE_FRAME}"
 
 
+@pytest.mark.parametrize("reason", ["another student", "no watts of the DPU", "no speed", "failed"])
+def test_watts_from_which_a_claim_holds_need_the_other_figures(reason: str) -> None:
+    other = bench_row("cpu", CPU, 1, 50, None)
+    dpu = bench_row("dpu-1", DPU, 0.1, 100, None if reason == "no watts of the DPU" else 5)
+    if reason == "another student":
+        dpu.same_student = False
+    elif reason == "no speed":
+        other.fps = Figure()
+    elif reason == "failed":
+        other.state = FAILED
+    (found,) = compare([dpu, other])
+    assert found.efficiency.missing and found.efficiency.needs_watts.value is None
+    assert (found.power.needs_watts.value is not None) == (reason == "no speed")
+
+
 def test_unmeasured_values_are_reported() -> None:
     rows = [bench_row("cpu", CPU, 1, 1, None), bench_row("emulation-1", EMULATION, 1, 1, 1)]
     no_dpu, no_gpu, no_watts = missing(rows)

@@ -28,6 +28,7 @@ from tutelage.core.results.run_json import (
     read_run,
 )
 from tutelage.core.results.typed_json import ResultsError
+from tutelage.core.text import counted
 from tutelage.dpu.predict.energy import BoardPower, board_power
 from tutelage.dpu.predict.latency import Prediction, predict_graph
 from tutelage.dpu.predict.prediction import fps_figure, latency_figure
@@ -74,6 +75,8 @@ def _run_row(run: RunResults, file: Path, subject: Subject) -> BenchRow:
         row.title = f"emulation, no DPU, on {where}"
         row.concerns.append(f"emulation {_pace_text(run)}: not figures of a DPU")
     _take_steps(row, run.steps)
+    _take_cores(row, run.clocks.dpu_cores)
+    row.concerns += run.notes
     if run.state != DONE:
         row.concerns.append(f"the run was not completed: {run.state}: {run.error or ''}")
     _take_student(row, run.model, subject)
@@ -108,6 +111,13 @@ def _take_steps(row: BenchRow, steps: Sequence[StepResults]) -> None:
         row.concerns.append("the run has no single-stream window")
     if not best:
         row.concerns.append("the run has no offline window")
+
+
+def _take_cores(row: BenchRow, cores: int | None) -> None:
+    """Add a concern if there were fewer threads than cores: a runner uses one core."""
+    if cores and row.threads and row.threads < cores:
+        row.concerns.append(f"Offline used {row.threads} of the DPU's {counted(cores, 'core')}: "
+                            "measure with as many threads as cores")  # fmt: skip
 
 
 def _take_power(row: BenchRow, powers: Sequence[PowerResults]) -> None:

@@ -85,6 +85,15 @@ def test_a_measured_run(tmp_path: Path, subject: Subject) -> None:
     assert row.same_student is True and not row.concerns
 
 
+def test_remarks_about_a_run_are_kept(tmp_path: Path, subject: Subject) -> None:
+    notes = ["offline, 2 threads: left out: brown-out", "the wall clock was set by +3.0 s"]
+    steps = [_step("single-stream", 1, 500), _step("offline", 1, 600)]
+    run = _run(subject, steps=steps, notes=notes, clocks={"dpu_cores": 2})
+    one_core, *others = _read(tmp_path, run, subject).concerns
+    assert one_core.startswith("Offline used 1 of the DPU's 2 cores") and others == notes
+    assert not _read(tmp_path, _run(subject, clocks={"dpu_cores": 2}), subject).concerns
+
+
 def test_repetitions_of_a_run_give_their_median(tmp_path: Path, subject: Subject) -> None:
     steps = [_step("offline", 1, fps) for fps in (100, 130, 110)]
     row = _read(tmp_path, _run(subject, steps=steps), subject)

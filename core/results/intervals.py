@@ -38,6 +38,20 @@ def median_figure(values: Sequence[float | None], unit: str = "") -> Figure:
                   count, unit)  # fmt: skip
 
 
+def median_of_figures(figures: Sequence[Figure], unit: str = "") -> Figure:
+    """Return the median of figures that were measured repeatedly, or the figure if it is only one.
+
+    Its sensor error is the largest of theirs, since the error of a sensor is the same each time and
+    does not cancel; None if one of them is unknown.
+    """
+    known = [figure for figure in figures if figure.value is not None]
+    if len(known) == 1:
+        return known[0]
+    errors = [figure.sensor_error for figure in known if figure.sensor_error is not None]
+    error = max(errors) if errors and len(errors) == len(known) else None
+    return replace(median_figure([each.value for each in known], unit), sensor_error=error)
+
+
 def median_coverage(count: int, rank: int) -> float:
     """Return the probability that the `rank`-th smallest and largest enclose the median."""
     below = sum(math.comb(count, i) for i in range(rank)) / 2**count
@@ -48,12 +62,16 @@ def ratio(upper: Figure, lower: Figure, unit: str = "") -> Figure:
     """Return upper / lower; its interval contains all ratios of values in the two intervals.
 
     It is wider than 95 % requires, since it assumes that both values are at their ends. Its
-    coverage is the bound given by Bonferroni's inequality.
+    coverage is the bound given by Bonferroni's inequality. The relative sensor errors are added;
+    the sum is None if one of them is unknown.
     """
     if upper.value is None or not lower.value:
         return Figure(unit=unit)
     kind = next((each.kind for each in (upper, lower) if each.kind != MEASURED), upper.kind)
-    found = Figure(upper.value / lower.value, n=min(upper.n, lower.n), unit=unit, kind=kind)
+    value, error = upper.value / lower.value, None
+    if upper.sensor_error is not None and lower.sensor_error is not None:
+        error = (upper.sensor_error + abs(value) * lower.sensor_error) / abs(lower.value)
+    found = Figure(value, n=min(upper.n, lower.n), unit=unit, kind=kind, sensor_error=error)
     if upper.low is None or upper.high is None or lower.low is None or lower.high is None:
         return found
     if not lower.low > 0:

@@ -44,7 +44,7 @@ from tutelage.host.bench.dpu_rows import predicted_row
 from tutelage.host.bench.duration import BATCHES, IDLE_SECONDS, TRY_SECONDS, expected
 from tutelage.host.bench.environment import cpu_name, machine_facts
 from tutelage.host.bench.given_watts import give_watts
-from tutelage.host.bench.meter import Meter
+from tutelage.host.bench.meter import Meter, median_reading
 from tutelage.host.bench.platform import CATALOGUE, PEERS, REFERENCE_NAME
 from tutelage.host.bench.process import JsonProcess, ProcessError
 from tutelage.host.bench.subject import Subject
@@ -283,8 +283,8 @@ class Bench:
         row.network_latency_ms = _percentiles([window["network_latency_ms"] for window in single])
         row.fps = median_figure([w["fps"] for w in offline], "fps")
         row.network_fps = median_figure([w["network_fps"] for w in offline], "fps")
-        row.watts = median_figure([w["watts"] for w in offline], "W")
-        row.joules_per_frame = median_figure([w["joules_per_frame"] for w in offline], "J")
+        row.watts = median_reading(offline, "watts", "W")
+        row.joules_per_frame = median_reading(offline, "joules_per_frame", "J")
         row.memory_mib = max(r["memory_mib"] for r in row.repetitions)
         meter = self._meters[row.family]
         if row.watts.value is None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from tutelage.core.errors import DpuError
 from tutelage.core.results.bench_json import ABSENT, DPU, EMULATED, EMULATION, BenchRow
-from tutelage.core.results.figure import PREDICTED, Figure
-from tutelage.core.results.intervals import median_figure
+from tutelage.core.results.figure import PREDICTED
+from tutelage.core.results.intervals import median_of_figures
 from tutelage.core.results.percentiles import PERCENTS
 from tutelage.core.results.run_json import (
     DONE,
@@ -95,14 +95,14 @@ def _take_steps(row: BenchRow, steps: Sequence[StepResults]) -> None:
     """Set latency from SingleStream, speed and watts from the fastest thread count in Offline."""
     single = [step for step in steps if step.scenario == _SINGLE_STREAM and step.threads == 1]
     row.latency_ms = Percentiles(
-        *(_over([getattr(step.latency_ms, f"p{percent}") for step in single], "ms")
+        *(median_of_figures([getattr(step.latency_ms, f"p{percent}") for step in single], "ms")
           for percent in PERCENTS)
     )  # fmt: skip
     offline = [step for step in steps if step.scenario == _OFFLINE]
     groups = [[step for step in offline if step.threads == threads]
               for threads in dict.fromkeys(step.threads for step in offline)]  # fmt: skip
     best = max(groups, key=_middle_fps, default=[])
-    row.fps = _over([step.fps for step in best], "fps")
+    row.fps = median_of_figures([step.fps for step in best], "fps")
     row.threads = best[0].threads if best else None
     _take_power(row, [step.power for step in best])
     for step in (*single, *best):
@@ -121,8 +121,8 @@ def _take_cores(row: BenchRow, cores: int | None) -> None:
 
 
 def _take_power(row: BenchRow, powers: Sequence[PowerResults]) -> None:
-    row.watts = _over([power.watts for power in powers], "W")
-    row.joules_per_frame = _over([power.joules_per_frame for power in powers], "J")
+    row.watts = median_of_figures([power.watts for power in powers], "W")
+    row.joules_per_frame = median_of_figures([power.joules_per_frame for power in powers], "J")
     if not powers:
         return
     if row.watts.value is None:
@@ -134,12 +134,6 @@ def _take_power(row: BenchRow, powers: Sequence[PowerResults]) -> None:
 
 def _middle_fps(steps: Sequence[StepResults]) -> float:
     return statistics.median(step.fps.value or 0.0 for step in steps)
-
-
-def _over(figures: Sequence[Figure], unit: str) -> Figure:
-    """Return the figure of one repetition with its interval, or the median of several."""
-    known = [figure for figure in figures if figure.value is not None]
-    return known[0] if len(known) == 1 else median_figure([each.value for each in known], unit)
 
 
 def _take_student(row: BenchRow, model: ModelFacts, subject: Subject) -> None:

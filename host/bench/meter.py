@@ -6,13 +6,13 @@ reason, never estimates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tutelage.core.results.bench_json import CPU, GPU
 from tutelage.core.results.figure import Figure
-from tutelage.core.results.intervals import median_figure
+from tutelage.core.results.intervals import median_of_figures
 from tutelage.host.bench.process import JsonProcess, ProcessError
 
 SOURCES = {CPU: "rapl", GPU: "nvml"}
@@ -23,6 +23,16 @@ SCOPES = {
     "nvml": "the graphics cards, not the computer around them",
 }
 _START_SECONDS, _ANSWER_SECONDS = 60.0, 30.0
+
+
+_NOTHING = dict.fromkeys(("watts", "watts_error", "joules_per_frame", "joules_per_frame_error"))
+
+
+def median_reading(windows: Sequence[Mapping[str, Any]], name: str, unit: str) -> Figure:
+    """Return the median over windows of a value of `Meter.window`, with the readings' error."""
+    return median_of_figures(
+        [Figure(each[name], n=1, unit=unit, sensor_error=each[f"{name}_error"])
+         for each in windows], unit)  # fmt: skip
 
 
 class Meter:
@@ -59,23 +69,31 @@ class Meter:
     def window(self, start: float, end: float, frames: int) -> dict[str, Any]:
         """Return watts and joules_per_frame between two monotonic times, s; None if not measured.
 
+        watts_error and joules_per_frame_error are bounds of the errors of the readings.
+
         Parameters
         ----------
         frames : number of frames in that time
         """
         if self._process is None:
-            return {"watts": None, "joules_per_frame": None}
+            return dict(_NOTHING)
         try:
             request = {"start": start, "end": end, "frames": frames}
             report = self._process.ask(request, _ANSWER_SECONDS)
         except ProcessError as error:
             self.source, self.reason = "none", f"the meter was lost: {error}"
             self.close()
-            return {"watts": None, "joules_per_frame": None}
+            return dict(_NOTHING)
         # With too many missing readings there is a mean but no energy: both are discarded.
         if report["joules"] is None:
-            return {"watts": None, "joules_per_frame": None}
-        return {"watts": report["watts"], "joules_per_frame": report["joules_per_frame"]}
+            return dict(_NOTHING)
+        bound = report["error_joules"]
+        return {
+            "watts": report["watts"],
+            "watts_error": bound / (end - start),
+            "joules_per_frame": report["joules_per_frame"],
+            "joules_per_frame_error": bound / frames if frames else None,
+        }
 
     def take_idle(self, start: float, end: float, sections: int = 5) -> None:
         """Set `idle` to the power between two monotonic times, s, in which nothing ran.
@@ -83,9 +101,9 @@ class Meter:
         The interval is that of the median over `sections` equal parts of that time.
         """
         length = (end - start) / sections
-        windows = [self.window(start + i * length, start + (i + 1) * length, 0)["watts"]
+        windows = [self.window(start + i * length, start + (i + 1) * length, 0)
                    for i in range(sections)]  # fmt: skip
-        self.idle = median_figure(windows, "W")
+        self.idle = median_reading(windows, "watts", "W")
 
     def close(self) -> None:
         """End the process of the meter."""

@@ -173,10 +173,17 @@ def _watts(rows: Sequence[BenchRow]) -> Iterator[str]:
         if row.watts.value is None:
             text = f"no watts: {row.power_reason or 'not measured'}"
         else:
-            text = f"watts: {row.power_source}: {row.power_scope}"
+            text = f"watts: {row.power_source}: {row.power_scope}{_reading_error(row.watts)}"
         ids.setdefault(text, []).append(row.id)
     for text, names in ids.items():
         yield f"- {markdown_text(', '.join(names))}: {markdown_text(text)}"
+
+
+def _reading_error(figure: Figure) -> str:
+    """Return the bound of the readings' error, which is not part of the interval, as text."""
+    if not figure.value or not figure.sensor_error:
+        return ""
+    return f"; readings within {digits(100 * figure.sensor_error / figure.value, 2)} %"
 
 
 _THESIS_COLUMNS = ("DPU over platform", "latency [×]", "from [ms]", "fps/W [×]", "from [fps/W]",

@@ -14,6 +14,7 @@ which the prediction was fitted.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tutelage.core.results.bench_json import (
     CPU,
@@ -99,7 +100,7 @@ def _speed_up(dpu: BenchRow, other: BenchRow, name: str) -> Gain:
 
 
 def _efficiency(dpu: BenchRow, other: BenchRow) -> Gain:
-    ours, theirs = (ratio(row.fps, row.watts, "fps/W") for row in (dpu, other))
+    ours, theirs = _fps_per_watt(dpu), _fps_per_watt(other)
     inputs = {"dpu": _input(dpu, "fps / watts", ours),
               "platform": _input(other, "fps / watts", theirs)}  # fmt: skip
     missing = _not_comparable(dpu, other)
@@ -110,6 +111,11 @@ def _efficiency(dpu: BenchRow, other: BenchRow) -> Gain:
         needed = ratio(other.fps, ours).scaled(REFERENCE.efficiency, "W")
         return Gain(Figure(), inputs, _no_watts(other), needed)
     return Gain(ratio(ours, theirs), inputs)
+
+
+def _fps_per_watt(row: BenchRow) -> Figure:
+    # Frames are counted, and the clock's error is negligible.
+    return ratio(replace(row.fps, sensor_error=0.0), row.watts, "fps/W")
 
 
 def _power(dpu: BenchRow, other: BenchRow) -> Gain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tutelage.core.results.intervals import (
     drift,
     median_coverage,
     median_figure,
+    median_of_figures,
     ratio,
     section_count,
     sectioned_figure,
@@ -160,6 +162,23 @@ def test_ratios(upper: list[float], lower: list[float]) -> None:
 def test_a_ratio_with_a_prediction_is_one() -> None:
     found = ratio(median_figure([2.0] * 6), Figure.predicted(1.0, 0.5, 2.0, "ms"), "x")
     assert found == Figure(2.0, 1.0, 4.0, None, 1, "x", PREDICTED)
+
+
+def _read(value: float | None, error: float | None) -> Figure:
+    return Figure(value, n=1, unit="W", sensor_error=error)
+
+
+def test_sensor_errors_pass_through_medians_and_ratios() -> None:
+    watts = [_read(10, 0.5), _read(None, None), _read(12, 0.7), _read(11, 0.6)]
+    found = median_of_figures(watts, "W")
+    assert found == replace(median_figure([10, 12, 11], "W"), sensor_error=0.7)
+    assert median_of_figures(watts[:2], "W") == watts[0]
+    assert median_of_figures([*watts, _read(9, None)], "W").sensor_error is None
+    gain = ratio(_read(20, 1.0), found)  # 5 % and 0.7 of 11
+    assert gain.sensor_error == pytest.approx(20 / 11 * (0.05 + 0.7 / 11))
+    assert ratio(_read(0, 1.0), found).sensor_error == pytest.approx(1 / 11)
+    assert ratio(_read(20, None), found).sensor_error is None
+    assert ratio(found, _read(20, None)).sensor_error is None
 
 
 @given(st.none() | POSITIVE, st.none() | POSITIVE)

@@ -368,6 +368,8 @@ def test_watts_where_there_is_a_meter(demo: Path, counting_rapl: Path) -> None:
         row.watts.value - row.idle_watts.value, abs=3
     )
     assert found.results().power["cpu"].idle == row.idle_watts
+    errors = [repetition["offline"]["watts_error"] for repetition in row.repetitions]
+    assert row.watts.sensor_error == max(errors) > 0 and row.idle_watts.sensor_error
 
 
 # -- failures ---------------------------------------------------------------------------------

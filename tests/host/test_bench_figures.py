@@ -100,6 +100,10 @@ def test_repetitions_of_a_run_give_their_median(tmp_path: Path, subject: Subject
     assert row.fps.ends == (110, 100, 130)
     assert row.latency_ms.p50.value is None
     assert row.concerns == ["the run has no single-stream window"]
+    for step, error in zip(steps, (0.02, 0.03, 0.01), strict=True):
+        step["power"]["watts"]["sensor_error"] = error
+    row = _read(tmp_path, _run(subject, steps=steps), subject)
+    assert row.watts.n == 3 and row.watts.sensor_error == 0.03
 
 
 @pytest.mark.parametrize("realtime", [None, "zcu104"])

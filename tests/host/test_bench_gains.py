@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,13 +15,26 @@ from tutelage.core.results.bench_json import (
     FAILED,
     GPU,
     INTERRUPTED,
+    BenchImages,
+    BenchMachine,
+    BenchModel,
+    BenchResults,
     BenchRow,
+    BenchSettings,
     GainInput,
 )
 from tutelage.core.results.figure import GIVEN, MEASURED, PREDICTED, Figure
 from tutelage.core.results.intervals import ratio
 from tutelage.core.results.run_json import Percentiles
-from tutelage.host.bench.thesis import NETWORK_ALONE, REFERENCE, WHOLE_FRAME, compare, missing
+from tutelage.host.bench.tables import markdown
+from tutelage.host.bench.thesis import (
+    NETWORK_ALONE,
+    REFERENCE,
+    WHOLE_FRAME,
+    compare,
+    missing,
+    thesis_table,
+)
 
 positive = st.floats(1e-3, 1e6)
 
@@ -133,3 +148,24 @@ def test_the_emulation_is_never_compared_as_a_dpu() -> None:
         compare([bench_row("cpu", CPU, 1, 1, 1), bench_row("emulation-1", EMULATION, 1, 1, 1)])
         == []
     )
+
+
+def test_errors_of_the_readings_are_shown_and_reach_the_gains() -> None:
+    cpu, dpu = bench_row("cpu", CPU, 1, 100, 10), bench_row("dpu-1", DPU, 0.1, 1000, 20)
+    for row, share in ((cpu, 0.05), (dpu, 0.01)):
+        assert row.watts.value
+        row.watts = replace(row.watts, sensor_error=share * row.watts.value)
+        row.power_source, row.power_scope = "a meter", row.id
+    (found,) = compare([cpu, dpu])
+    for gain in (found.efficiency.figure, found.power.figure):
+        assert gain.value and gain.sensor_error == pytest.approx(0.06 * gain.value)
+    text = markdown(
+        BenchResults(
+            state="done", started="2026", model=BenchModel("net"), rows=[cpu, dpu],
+            images=BenchImages("photos", 1, 1), setting=BenchSettings((), 1, 1, 0, 1, "zcu104"),
+            environment=BenchMachine("a CPU", 1), thesis=thesis_table([cpu, dpu]),
+        )
+    )  # fmt: skip
+    assert "- cpu: watts: a meter: cpu; readings within 5 %\n" in text
+    assert "- dpu-1: watts: a meter: dpu-1; readings within 1 %\n" in text
+    assert f"Work covered: {WHOLE_FRAME}. " in text

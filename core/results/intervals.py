@@ -82,6 +82,29 @@ def ratio(upper: Figure, lower: Figure, unit: str = "") -> Figure:
     return replace(found, low=upper.low / lower.high, high=upper.high / lower.low, coverage=covered)
 
 
+def difference(upper: Figure, lower: Figure, unit: str = "") -> Figure:
+    """Return upper - lower, of independent figures; its interval adds their widths in quadrature.
+
+    Its coverage is the smaller of theirs, which is exact for normally distributed figures of equal
+    coverage. The sensor errors are added; the sum is None if one of them is unknown.
+    """
+    if upper.value is None or lower.value is None:
+        return Figure(unit=unit)
+    value, error = upper.value - lower.value, None
+    if upper.sensor_error is not None and lower.sensor_error is not None:
+        error = upper.sensor_error + lower.sensor_error
+    kind = next((each.kind for each in (upper, lower) if each.kind != MEASURED), upper.kind)
+    found = Figure(value, n=min(upper.n, lower.n), unit=unit, kind=kind, sensor_error=error)
+    if upper.low is None or upper.high is None or lower.low is None or lower.high is None:
+        return found
+    covered = None
+    if upper.coverage is not None and lower.coverage is not None:
+        covered = min(upper.coverage, lower.coverage)
+    below = math.hypot(upper.value - upper.low, lower.high - lower.value)
+    above = math.hypot(upper.high - upper.value, lower.value - lower.low)
+    return replace(found, low=value - below, high=value + above, coverage=covered)
+
+
 # -- one long run: sections of a window ---------------------------------------------------------
 
 # Sections -> Student's t for a 95 % interval with one degree of freedom less.

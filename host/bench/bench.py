@@ -36,7 +36,7 @@ from tutelage.core.results.bench_json import (
     MeterFacts,
 )
 from tutelage.core.results.figure import MEASURED
-from tutelage.core.results.intervals import median_figure
+from tutelage.core.results.intervals import difference, median_figure
 from tutelage.core.results.percentiles import PERCENTS
 from tutelage.core.results.run_json import Percentiles
 from tutelage.core.text import counted
@@ -292,9 +292,7 @@ class Bench:
         else:
             row.power_source, row.power_scope = meter.source, meter.scope
             row.idle_watts = meter.idle
-            above = [w["watts"] - meter.idle.value for w in offline
-                     if w["watts"] is not None and meter.idle.value is not None]  # fmt: skip
-            row.watts_above_idle = median_figure(above, "W")
+            row.watts_above_idle = difference(row.watts, meter.idle, "W")
         row.concerns += _window_warnings([*single, *offline], min(w["frames"] for w in single))
 
     def _take_emulated_accuracy(self, row: BenchRow, xmodel: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tutelage.core.results.figure import CONFIDENCE, PREDICTED, Figure
 from tutelage.core.results.intervals import (
+    difference,
     drift,
     median_coverage,
     median_figure,
@@ -179,6 +180,18 @@ def test_sensor_errors_pass_through_medians_and_ratios() -> None:
     assert ratio(_read(0, 1.0), found).sensor_error == pytest.approx(1 / 11)
     assert ratio(_read(20, None), found).sensor_error is None
     assert ratio(found, _read(20, None)).sensor_error is None
+
+
+def test_a_difference_has_the_uncertainty_of_both() -> None:
+    busy, idle = Figure(30.0, 28.0, 33.0, 0.97, 6, "W"), Figure(10.0, 6.0, 11.5, 0.94, 5, "W")
+    found = difference(busy, idle, "W")
+    assert found.ends == pytest.approx((20.0, 17.5, 25.0))  # 2 and 1.5; 3 and 4
+    assert (found.coverage, found.n, found.unit) == (0.94, 5, "W")
+    assert found.sensor_error is None
+    errors = replace(busy, sensor_error=1.5), replace(idle, sensor_error=0.5)
+    assert difference(*errors).sensor_error == 2
+    assert difference(busy, Figure.around(10.0)).ends == (20.0, None, None)
+    assert difference(busy, Figure()).value is None and difference(Figure(), idle).value is None
 
 
 @given(st.none() | POSITIVE, st.none() | POSITIVE)

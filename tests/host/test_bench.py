@@ -33,6 +33,7 @@ from tutelage.core.images.input_form import InputForm
 from tutelage.core.images.preprocessor import Preprocessor
 from tutelage.core.model_package import PackageError
 from tutelage.core.results.bench_json import BenchSettings, bench_text, read_bench
+from tutelage.core.results.intervals import difference
 from tutelage.dpu.engine.reference import load_engine
 from tutelage.host.bench.bench import Bench
 from tutelage.host.bench.command import BenchOptions, bench
@@ -364,9 +365,7 @@ def test_watts_where_there_is_a_meter(demo: Path, counting_rapl: Path) -> None:
     assert row.joules_per_frame.value == pytest.approx(10 / row.fps.value, rel=0.4)
     assert row.idle_watts.value == pytest.approx(10, rel=0.3) and row.idle_watts.n == 5
     assert row.idle_watts.value and row.watts.value and row.watts_above_idle.value is not None
-    assert row.watts_above_idle.value == pytest.approx(
-        row.watts.value - row.idle_watts.value, abs=3
-    )
+    assert row.watts_above_idle == difference(row.watts, row.idle_watts, "W")
     assert found.results().power["cpu"].idle == row.idle_watts
     errors = [repetition["offline"]["watts_error"] for repetition in row.repetitions]
     assert row.watts.sensor_error == max(errors) > 0 and row.idle_watts.sensor_error

@@ -18,12 +18,12 @@ from tutelage.host.bench.subject_files import Image
 
 
 class FloatPreprocessor:
-    """Converter of images to the network's input; a result is valid until the next call.
+    """Converter of images to the network's input, for one thread.
 
     Parameters
     ----------
     form : of the network's input
-    channels_last : return (N, H, W, C), else (N, C, H, W)
+    channels_last : inputs are (N, H, W, C), else (N, C, H, W)
     """
 
     def __init__(self, form: InputForm, channels_last: bool) -> None:
@@ -33,14 +33,25 @@ class FloatPreprocessor:
         self._buffers: dict[int, Floats] = {}
 
     def __call__(self, images: Sequence[Image]) -> Floats:
-        """Return the input, float32, for uint8 images (H, W, 3), BGR, of any size."""
-        form, count = self._form, len(images)
+        """Return the input, float32, for uint8 images (H, W, 3), BGR, of any size.
+
+        It is valid until the next call.
+        """
+        count = len(images)
         if count not in self._buffers:
-            shape = (count, form.height, form.width, len(form.mean))
-            self._buffers[count] = np.empty(shape, np.float32)
-        batch = self._buffers[count]
-        for image, target in zip(images, batch, strict=True):
-            target[...] = cv2.LUT(self._fit(image), self._table).reshape(target.shape)
+            self._buffers[count] = self.empty(count)
+        self.fill(images, self._buffers[count])
+        return self._buffers[count]
+
+    def empty(self, count: int) -> Floats:
+        """Return memory for the input of `count` images."""
+        form, channels = self._form, len(self._form.mean)
         if self._channels_last:
-            return batch
-        return np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
+            return np.empty((count, form.height, form.width, channels), np.float32)
+        return np.empty((count, channels, form.height, form.width), np.float32)
+
+    def fill(self, images: Sequence[Image], batch: Floats) -> None:
+        """Write the input for images, as in a call, to `batch`, which is as that of `empty`."""
+        targets = batch if self._channels_last else batch.transpose(0, 2, 3, 1)
+        for image, target in zip(images, targets, strict=True):
+            target[...] = cv2.LUT(self._fit(image), self._table).reshape(target.shape)

@@ -60,6 +60,8 @@ class TensorRt(OnnxRuntimeCpu):
     options: ONNX Runtime's documentation of its TensorRT execution provider.
     """
 
+    overlaps = True
+
     def prepare(self, folder: Path, threads: int) -> None:
         """Load the student; the first run of each batch size builds an engine."""
         onnxruntime = _import()

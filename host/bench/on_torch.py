@@ -74,6 +74,7 @@ class TorchCuda(TorchCpu):
     """
 
     device_name = "cuda"
+    overlaps = True
 
     def _check(self) -> None:
         torch = self._torch

@@ -136,8 +136,9 @@ def _ranged(figure: Figure) -> str:
 _HOW = """\
 p50, p90 and p99 are latencies of SingleStream (batch 1); fps is the speed of Offline, with the
 batch size that was fastest in a trial. Both include preprocessing, network and top-1 of an image in
-memory; the columns "network" are for the network alone. Each figure is the median of the
-repetitions.
+memory; the columns "network" are for the network alone. In Offline all threads preprocess if that
+is faster than one: on a GPU the next batch while the network runs, on a CPU in turn with it. Each
+figure is the median of the repetitions.
 Same class: the share of images with the same class as the quantised student in the DPU's
 arithmetic. The int8 forms differ from it only in rounding halves: ONNX to even, the DPU up."""
 

@@ -2,7 +2,7 @@
 
 The names are MLPerf Inference's (Reddi et al. 2020); its other rules are not followed. The timed
 work is preprocessing, network and top-1 of an image in memory (uint8, BGR), and within it the
-network alone.
+network alone. In Offline, several threads preprocess a batch, see `tutelage.host.bench.batches`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from tutelage.core.results.percentiles import PERCENTS, percentile
+from tutelage.host.bench.batches import faster, prepared_batches
 from tutelage.host.bench.float_preprocessor import FloatPreprocessor
 from tutelage.host.bench.platform import Floats, Platform
 from tutelage.host.bench.subject_files import Image
@@ -35,15 +37,20 @@ class TimedWindows:
     Parameters
     ----------
     platform : a prepared platform
-    preprocess : its preprocessing
+    preprocessors : its preprocessing, one for each thread
     pixels : the images, uint8 (H, W, 3), BGR
     """
 
     def __init__(
-        self, platform: Platform, preprocess: FloatPreprocessor, pixels: Sequence[Image]
+        self,
+        platform: Platform,
+        preprocessors: Sequence[FloatPreprocessor],
+        pixels: Sequence[Image],
     ) -> None:
-        self._platform, self._preprocess, self._pixels = platform, preprocess, pixels
+        self._platform, self._preprocess, self._pixels = platform, preprocessors[0], pixels
         self._next = 0
+        self._buffers: dict[int, list[Floats]] = {}
+        self._preprocessors = faster(preprocessors, self._take(LOGITS_BATCH))
 
     def logits(self) -> Floats:
         """Return the logits of every image, (N, classes); the first ones fill up the last batch."""
@@ -65,7 +72,7 @@ class TimedWindows:
         with _watched() as window:
             end = time.monotonic() + seconds
             while not whole or time.monotonic() < end:
-                one, alone = self._step(1)
+                one, alone = self._step()
                 whole.append(one)
                 network.append(alone)
         return {**window, "frames": len(whole), "latency_ms": _percentiles(whole),
@@ -79,29 +86,42 @@ class TimedWindows:
         seconds : length of the window
         batch : number of images of a batch
         """
+        if batch not in self._buffers:
+            count = 2 if self._platform.overlaps else 1
+            self._buffers[batch] = [self._preprocess.empty(batch) for _ in range(count)]
         frames, alone = 0, 0.0
-        with _watched() as window:
+        take, buffers = partial(self._take, batch), self._buffers[batch]
+        prepared = prepared_batches(self._preprocessors, take, buffers)
+        with closing(prepared) as batches, _watched() as window:
             start = time.monotonic()
             while not frames or time.monotonic() < start + seconds:
-                alone += self._step(batch)[1]
+                alone += self._run(next(batches))
                 frames += batch
             spent = time.monotonic() - start
         return {**window, "frames": frames, "batch": batch, "fps": frames / spent,
-                "network_fps": frames / alone if alone > 0 else None}  # fmt: skip
+                "network_fps": frames / alone if alone > 0 else None,
+                "preprocessing_threads": len(self._preprocessors)}  # fmt: skip
 
-    def _step(self, batch: int) -> Seconds:
+    def _take(self, batch: int) -> list[Image]:
+        """Return the next images."""
         count, first = len(self._pixels), self._next
-        images = [self._pixels[(first + i) % count] for i in range(batch)]
         self._next = (first + batch) % count
+        return [self._pixels[(first + i) % count] for i in range(batch)]
+
+    def _step(self) -> Seconds:
+        images = self._take(1)
         start = time.perf_counter()
-        x = self._preprocess(images)
+        alone = self._run(self._preprocess(images))
+        return time.perf_counter() - start, alone
+
+    def _run(self, x: Floats) -> float:
+        """Run network and top-1; return the time of the network alone, s."""
         begun = time.perf_counter()
         logits = self._platform.run(x)
         done = time.perf_counter()
         logits.argmax(1)
-        end = time.perf_counter()
         device = self._platform.device_seconds
-        return end - start, done - begun if device is None else device
+        return done - begun if device is None else device
 
 
 def _percentiles(seconds: Sequence[float]) -> dict[str, float | None]:

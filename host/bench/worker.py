@@ -59,9 +59,10 @@ class Worker:
         except Absent as absent:
             return {"absent": str(absent)}
         form = read_form(self._folder)
-        preprocess = FloatPreprocessor(form, self._platform.channels_last)
+        preprocessors = [FloatPreprocessor(form, self._platform.channels_last)
+                         for _ in range(self._threads)]  # fmt: skip
         pixels = read_images(self._folder).pixels
-        self._windows = TimedWindows(self._platform, preprocess, pixels)
+        self._windows = TimedWindows(self._platform, preprocessors, pixels)
         self._windows.offline(0.0, 1)  # some platforms compile in their first run
         return {**self._platform.facts(), "threads": self._threads}
 

@@ -214,6 +214,8 @@ class Bench:
         row.by = f"tutelage bench, {answer['version']}"
         row.device, row.threads = answer["device"], answer["threads"]
         row.model_file, row.model_bytes = answer["model_file"], answer["model_bytes"]
+        if answer["concern"]:
+            row.concerns.append(answer["concern"])
         classes = self._classes(row.id, folder)
         row.accuracy, row.accuracy_by = self._accuracy(classes), "this platform, on these images"
         if self._reference is not None:

@@ -60,6 +60,7 @@ class TensorRt(OnnxRuntimeCpu):
     options: ONNX Runtime's documentation of its TensorRT execution provider.
     """
 
+    concern = "the network alone is timed with the copies to and from the GPU"
     overlaps = True
 
     def prepare(self, folder: Path, threads: int) -> None:

@@ -74,6 +74,7 @@ class TorchCuda(TorchCpu):
     """
 
     device_name = "cuda"
+    concern = "the network alone is timed on the GPU, without the copies to and from it"
     overlaps = True
 
     def _check(self) -> None:

@@ -34,12 +34,14 @@ class Platform(ABC):
     channels_last : whether `run` takes (N, H, W, C), else (N, C, H, W)
     device_seconds : time of the last run by the device's clock, s; None without such a clock, in
         which case the duration of `run` is used
+    concern : what sets its figures apart from those of other platforms, "" for nothing
     overlaps : whether `run` leaves the CPUs free, so that in Offline they preprocess the next batch
         meanwhile
     """
 
     channels_last = False
     device_seconds: float | None = None
+    concern = ""
     overlaps = False
 
     @abstractmethod

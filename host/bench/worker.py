@@ -64,7 +64,8 @@ class Worker:
         pixels = read_images(self._folder).pixels
         self._windows = TimedWindows(self._platform, preprocessors, pixels)
         self._windows.offline(0.0, 1)  # some platforms compile in their first run
-        return {**self._platform.facts(), "threads": self._threads}
+        return {**self._platform.facts(), "threads": self._threads,
+                "concern": self._platform.concern}  # fmt: skip
 
 
 def _measure(windows: TimedWindows, seconds: float, warm_up: float, batch: int) -> dict[str, Any]:

@@ -7,15 +7,18 @@ import threading
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tutelage.core.images.input_form import InputForm
+from tutelage.core.results.bench_json import GPU
+from tutelage.host.bench import worker
 from tutelage.host.bench.batches import faster, prepared_batches
 from tutelage.host.bench.float_preprocessor import FloatPreprocessor
-from tutelage.host.bench.platform import Floats, Platform
+from tutelage.host.bench.platform import CATALOGUE, Floats, Platform
 from tutelage.host.bench.timed_windows import TimedWindows
 
 FORM = InputForm(4, 4, "bgr", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "center")
@@ -117,3 +120,23 @@ def test_the_faster_number_of_threads_is_used(one: int, all_three: int, wanted: 
     steps = iter([0, one] * 3 + [0, all_three] * 3)
     assert len(faster(_preprocessors(3), IMAGES, lambda: next(steps))) == wanted
     assert next(steps, None) is None
+
+
+def test_gpus_say_whether_the_network_alone_includes_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, entry in CATALOGUE.items():
+        said = entry.make().concern
+        if entry.family != GPU:
+            assert not said
+        elif name.startswith("cuda"):
+            assert "without the copies" in said
+        else:
+            assert "with the copies" in said
+    platform = _Recorded(False, [], threading.Semaphore(9))
+    platform.concern = "a difference"
+    monkeypatch.setattr(worker, "entry", lambda _: SimpleNamespace(make=lambda: platform))
+    monkeypatch.setattr(worker, "read_form", lambda _: FORM)
+    monkeypatch.setattr(worker, "read_images", lambda _: SimpleNamespace(pixels=IMAGES))
+    answer = worker.Worker("any", tmp_path, 2).answer({"do": "prepare"})
+    assert answer == {"threads": 2, "concern": "a difference"}

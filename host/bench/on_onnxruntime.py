@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tutelage.host.bench.platform import Absent, Floats, Platform, file_facts, i
 from tutelage.host.bench.subject_files import FLOAT32_FILE, TENSORRT_FILE
 
 _QUIET = 3  # errors only
+_CUDA = "libcuda.so.1"
 
 
 def _import() -> Any:
@@ -83,7 +85,7 @@ class TensorRt(OnnxRuntimeCpu):
         if taken[0] != "TensorrtExecutionProvider":  # it falls back silently
             raise Absent(f"TensorRT cannot be loaded; ONNX Runtime used {taken[0]} instead")
         version = f"onnxruntime {onnxruntime.__version__}, TensorRT {_tensorrt_version()}"
-        self._facts = {"version": version, "device": _gpu_name(), **file_facts(path)}
+        self._facts = {"version": version, "device": gpu_name(), **file_facts(path)}
 
 
 def _tensorrt_version() -> str:
@@ -95,14 +97,16 @@ def _tensorrt_version() -> str:
         return "of unknown version"
 
 
-def _gpu_name() -> str:
-    """Return NVML's name of GPU 0."""
-    try:
-        from importlib import import_module
+def gpu_name() -> str:
+    """Return the name of CUDA's device 0, the first of those in CUDA_VISIBLE_DEVICES.
 
-        nvml = import_module("pynvml")
-        nvml.nvmlInit()
-        name = nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(0))
-        return name.decode() if isinstance(name, bytes) else str(name)
-    except Exception as error:  # only the name needs NVML
-        return f"GPU 0 (NVML: {first_line(error)})"
+    NVML ignores that variable and has another order. Source: CUDA Driver API, cuDeviceGetName.
+    """
+    try:
+        cuda = ctypes.CDLL(_CUDA)
+    except OSError as error:
+        return f"GPU 0 ({first_line(error)})"
+    device, name = ctypes.c_int(), ctypes.create_string_buffer(256)
+    status = (cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0)
+              or cuda.cuDeviceGetName(name, len(name), device))  # fmt: skip
+    return f"GPU 0 (CUDA error {status})" if status else name.value.decode(errors="replace")

@@ -1,8 +1,10 @@
-"""Windows of the comparison: who preprocesses which batch, and when."""
+"""Processes of platforms: who preprocesses which batch and when, and facts about GPUs."""
 
 from __future__ import annotations
 
 import itertools
+import shutil
+import subprocess
 import threading
 from collections.abc import Sequence
 from contextlib import closing
@@ -15,7 +17,7 @@ import pytest
 
 from tutelage.core.images.input_form import InputForm
 from tutelage.core.results.bench_json import GPU
-from tutelage.host.bench import worker
+from tutelage.host.bench import on_onnxruntime, worker
 from tutelage.host.bench.batches import faster, prepared_batches
 from tutelage.host.bench.float_preprocessor import FloatPreprocessor
 from tutelage.host.bench.platform import CATALOGUE, Floats, Platform
@@ -140,3 +142,36 @@ def test_gpus_say_whether_the_network_alone_includes_copies(
     monkeypatch.setattr(worker, "read_images", lambda _: SimpleNamespace(pixels=IMAGES))
     answer = worker.Worker("any", tmp_path, 2).answer({"do": "prepare"})
     assert answer == {"threads": 2, "concern": "a difference"}
+
+
+_DRIVER = """
+#include <stdlib.h>
+#include <string.h>
+static int known(void) { return getenv("CUDA_VISIBLE_DEVICES") && *getenv("CUDA_VISIBLE_DEVICES"); }
+int cuInit(unsigned flags) { return known() ? 0 : 100; }
+int cuDeviceGet(int *device, int ordinal) {
+    *device = ordinal + atoi(getenv("CUDA_VISIBLE_DEVICES"));
+    return 0;
+}
+int cuDeviceGetName(char *name, int length, int device) {
+    strncpy(name, device == 1 ? "card 1" : "another", length);
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+def test_the_name_of_a_gpu_is_that_of_the_visible_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for CUDA's driver, which numbers the devices that the variable leaves."""
+    monkeypatch.setattr(on_onnxruntime, "_CUDA", str(tmp_path / "libcuda.so"))
+    assert "libcuda.so: cannot open" in on_onnxruntime.gpu_name()
+    (tmp_path / "cuda.c").write_text(_DRIVER)
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-o", tmp_path / "libcuda.so", tmp_path / "cuda.c"], check=True
+    )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert on_onnxruntime.gpu_name() == "card 1"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert on_onnxruntime.gpu_name() == "GPU 0 (CUDA error 100)"

@@ -45,6 +45,7 @@ def give_watts(row: BenchRow, watts: float) -> None:
     row.watts = Figure(watts, n=1, unit="W", kind=GIVEN)
     row.power_source, row.power_reason = GIVEN, ""
     row.power_scope = "as measured by the user"
+    row.idle_watts = row.watts_above_idle = Figure(unit="W")  # these are of the meter here
     fps = row.fps.value or row.network_fps.value
     row.joules_per_frame = Figure(unit="J")
     if fps:

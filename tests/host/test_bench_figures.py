@@ -25,7 +25,9 @@ from tutelage.host.bench.thesis import compare
 
 def test_watts_that_the_user_gives_say_so() -> None:
     row = bench_row("cpu", CPU, 1, 100, None)
+    row.idle_watts, row.watts_above_idle = Figure.around(9.0), Figure.around(1.0)
     give_watts(row, 20.0)
+    assert row.idle_watts.value is row.watts_above_idle.value is None
     assert row.power_source == GIVEN and not row.power_reason
     assert row.joules_per_frame.value == pytest.approx(0.2)
 

@@ -3,9 +3,9 @@
 Measured runs are those written by `python -m tutelage.app.measure` on the board, run.json in
 `results/<board>/*/`, and DPU rows of comparisons, bench.json in `results/bench/*/`; runs of the
 emulation are ignored. Runs of the same model give its energy directly, those of other models the
-board's power. Without runs the power is estimated from public figures (power.toml), together with
-bounds that the board cannot exceed: its power at idle, and the limit of its supply (from its
-profile).
+board's power, both for the number of threads that was measured. For other numbers the power is
+estimated from public figures (power.toml), together with bounds that the board cannot exceed: its
+power at idle, and the limit of its supply (from its profile).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tutelage.core.board_profile import Profile, load_profile
 from tutelage.core.errors import DpuError
 from tutelage.core.locations import RESULTS
 from tutelage.core.results.figure import MEASURED, PREDICTED, Figure
+from tutelage.core.text import counted
 from tutelage.core.toml_file import read_toml
 from tutelage.dpu.predict.latency import Prediction
 from tutelage.dpu.predict.measured_power import Step, found_steps, given_steps
@@ -59,31 +60,55 @@ class PublicPower:
 class BoardPower:
     """Power of the whole board while its DPU is busy.
 
+    Steps that were measured with the same number of threads take precedence: those of the same
+    model, else those of others. "As many threads as help" are those that keep all cores busy, so
+    they are the most threads that were measured, if these are at least as many as the cores.
+
     Attributes
     ----------
     bounds : limits of the board's power, W, a range without a value; None if unknown
     public : power by public figures, None if there is none
-    steps : measured steps; if there are any, the other two are not used
-    source : description of the source of the power
+    steps : measured steps
+    cores : number of the board's DPU cores
     """
 
     bounds: Figure | None
     public: PublicPower | None
     steps: tuple[Step, ...]
-    source: str
+    cores: int
 
     @property
     def measured(self) -> bool:
-        """Whether the power comes from measured runs."""
-        return bool(self.steps)
+        """Whether the power with all cores busy comes from measured runs."""
+        return bool(self._used(None))
+
+    @property
+    def source(self) -> str:
+        """Description of the source of the power with all cores busy."""
+        return self.source_with(None)
+
+    def source_with(self, threads: int | None) -> str:
+        """Return the description of the source of `watts(threads)`."""
+        used = self._used(threads)
+        if used:
+            files = sorted({str(step.file) for step in used})
+            whose = "this model" if used[0].same_model else "other models"
+            where = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
+            return f"measured on the board in {counted(len(used), 'step')} of {whose}: {where}"
+        source = self.public.source if self.public else BOUNDS_SOURCE
+        if self.steps:
+            numbers = sorted({step.threads for step in self.steps})
+            source += f"; measured only with {', '.join(counted(n, 'thread') for n in numbers)}"
+        return source
 
     def watts(self, threads: int | None = None) -> Figure:
         """Return the measured or estimated power with `threads` threads; None for as many as help.
 
         If unknown, the figure has neither value nor range.
         """
-        if self.steps:
-            return _spread([step.watts for step in self._with(threads)], "W")
+        used = self._used(threads)
+        if used:
+            return _spread([step.watts for step in used], "W")
         if self.public is None:
             return Figure(unit="W", kind=PREDICTED)
         return self.public.watts(self.public.cores if threads is None else threads)
@@ -95,9 +120,7 @@ class BoardPower:
         predicted frames per second. For an estimate the errors of both are independent: its range
         includes the mean error of the speed in quadrature.
         """
-        wanted = self._threads(threads)
-        own = [step.joules for step in self.steps
-               if step.same_model and step.joules and step.threads == wanted]  # fmt: skip
+        own = [step.joules for step in self._used(threads) if step.same_model and step.joules]
         if own:
             return _spread(own, "J")
         watts, fps = self.watts(threads), prediction.fps(threads)
@@ -117,14 +140,17 @@ class BoardPower:
             return None
         return Figure.predicted(None, bounds.low / quickest, bounds.high / slowest, "J")
 
-    def _with(self, threads: int | None) -> Sequence[Step]:
-        """Return the steps with `threads` threads, or all steps if there are none."""
-        wanted = self._threads(threads)
-        return [step for step in self.steps if step.threads == wanted] or self.steps
-
-    def _threads(self, threads: int | None) -> int:
-        """Return `threads`, or for None the most threads that were measured."""
-        return max((step.threads for step in self.steps), default=0) if threads is None else threads
+    def _used(self, threads: int | None) -> Sequence[Step]:
+        """Return the measured steps with `threads` threads; empty if there are none."""
+        for same in (True, False):
+            steps = [step for step in self.steps if step.same_model is same]
+            wanted = threads
+            if threads is None:
+                most = max((step.threads for step in steps), default=0)
+                wanted = most if most >= self.cores else None
+            if used := [step for step in steps if step.threads == wanted]:
+                return used
+        return []
 
 
 def board_power(
@@ -146,17 +172,9 @@ def board_power(
     profile = load_profile(board)
     steps = given_steps(given, profile, model) or found_steps(results, board, profile, model)
     public, bounds = _public(board, profile), _bounds(profile)
-    own = [step for step in steps if step.same_model]
-    steps = own or steps
-    if steps:
-        files = sorted({str(step.file) for step in steps})
-        whose = "this model" if own else "other models"
-        where = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
-        source = f"measured on the board in {len(steps)} steps of {whose}: {where}"
-        return BoardPower(bounds, None, tuple(steps), source)
-    if public is None and bounds is None:
+    if public is None and bounds is None and not steps:
         return None
-    return BoardPower(bounds, public, (), public.source if public else BOUNDS_SOURCE)
+    return BoardPower(bounds, public, tuple(steps), profile.dpu_cores)
 
 
 BOUNDS_SOURCE = "from the board's idle power to the limit of its supply"

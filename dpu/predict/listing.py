@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tutelage.core.digits import digits
+from tutelage.core.results.figure import MEASURED
 from tutelage.core.text import LONGEST_NAME, counted, shown
 from tutelage.dpu.inspect.listing import MAX_CELL, MAX_ROWS, columns, dims_text
 from tutelage.dpu.predict.prediction import BASIS, CODE_BASIS
@@ -86,7 +87,7 @@ def _speed_line(speed: dict[str, Any], power: dict[str, Any] | None) -> str:
     energy, bounds = speed["joules_per_frame"], speed["joule_bounds"]
     if energy["value"] is not None:
         within = ""
-        if bounds and not power["measured"]:
+        if bounds and speed["watts"]["kind"] != MEASURED:
             within = f"; bounds {_range(bounds, 1e3, 3)}"
         millijoules = f"{digits(1e3 * energy['value'], 3)} mJ per frame"
         line += f", {millijoules} ({_range(energy, 1e3, 3)}{within})"

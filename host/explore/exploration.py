@@ -317,8 +317,9 @@ def notes(found: Found) -> list[str]:
             'extrapolation whose error is unknown, even if it says "sure".'
         )
     if power is not None:
-        watts = with_range(*power.watts(found.budget.threads).ends)
-        said.append(f"Energy: from the board's {watts} W, {power.source}.")
+        threads = found.budget.threads
+        watts = with_range(*power.watts(threads).ends)
+        said.append(f"Energy: from the board's {watts} W, {power.source_with(threads)}.")
     if found.skipped:
         said.append(
             f"{found.skipped:,} candidates left out: their maps vanish, or exceed the DPU's limits."

@@ -29,6 +29,7 @@ from tutelage.core.results.bench_json import (
 from tutelage.core.results.figure import MEASURED, PREDICTED, Figure
 from tutelage.dpu.predict.energy import BoardPower, board_power
 from tutelage.dpu.predict.latency import Prediction, predict
+from tutelage.dpu.predict.listing import prediction_lines
 from tutelage.dpu.predict.prediction import predict_file, prediction_facts
 from tutelage.host.latency.published_networks import squeezenet
 
@@ -144,7 +145,9 @@ def test_runs_of_other_models_replace_the_estimate(runs: Runs) -> None:
     assert power is not None and power.measured and "other models" in power.source
     assert power.watts(1).ends == (21.5, 21.5, 21.5) and power.watts(1).kind == MEASURED
     assert power.watts().ends == (24.5, 24.0, 25.0)
-    assert power.watts(2).ends == (24.0, 21.5, 25.0), "no run has two threads: all of them"
+    estimate = board_power("zcu104", runs.results / "nothing")
+    assert estimate is not None and power.watts(2) == estimate.watts(2), "no run has two threads"
+    assert power.source_with(2) == f"{estimate.source}; measured only with 1 thread, 4 threads"
     found = network()
     joules = power.joules_per_frame(found)
     assert joules.value == pytest.approx(24.5 / found.fps()) and joules.kind == PREDICTED
@@ -163,6 +166,36 @@ def test_runs_of_the_same_model_give_its_energy(runs: Runs) -> None:
     facts = prediction_facts("x", found, power, [4])
     assert [t["joules_per_frame"]["kind"] for t in facts["threads"]].count(MEASURED) == 2
     assert facts["power"]["measured"]
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_a_run_with_one_thread_is_not_one_with_all_cores_busy(runs: Runs, is_own: bool) -> None:
+    """A ZCU104 is measured with one thread by default; its DPU has two cores."""
+    model = {"name": "net", "target": "x", "sha256": sha256_of(MODEL) if is_own else None}
+    runs.write("default", runs.step(15.6, 0.0312), model=model)
+    power = board_power("zcu104", runs.results, MODEL)
+    estimate = board_power("zcu104", runs.results / "nothing")
+    assert power is not None and estimate is not None
+    found = predict_file(MODEL, "zcu104")
+    assert power.watts(1).ends == (15.6, 15.6, 15.6) and power.watts(1).kind == MEASURED
+    assert (power.joules_per_frame(found, 1).kind == MEASURED) is is_own
+    assert not power.measured and power.watts() == estimate.watts()
+    assert power.joules_per_frame(found) == estimate.joules_per_frame(found)
+    assert power.source == f"{estimate.source}; measured only with 1 thread"
+    lines = prediction_lines(prediction_facts("x", found, power))
+    one, many = (line for line in lines if line.startswith("threads"))
+    assert "bounds" in many and "bounds" not in one
+
+
+def test_another_model_with_all_cores_busy_precedes_the_estimate(runs: Runs) -> None:
+    runs.write("own", runs.step(15.6, 0.0312), model={"name": "net", "target": "x",
+                                                      "sha256": sha256_of(MODEL)})  # fmt: skip
+    runs.write("other", runs.step(19.0, 0.5, threads=2))
+    power = board_power("zcu104", runs.results, MODEL)
+    assert power is not None and power.measured and "1 step of other models" in power.source
+    assert power.watts().value == 19.0
+    assert power.joules_per_frame(predict_file(MODEL, "zcu104")).kind == PREDICTED
+    assert "1 step of this model" in power.source_with(1) and power.watts(1).value == 15.6
 
 
 def comparison(folder: Path, where: str, kind: str = MEASURED) -> Path:
@@ -192,9 +225,9 @@ def test_a_comparison_with_a_measured_dpu_counts(tmp_path: Path) -> None:
 
 
 def test_given_runs_take_precedence_and_must_fit(runs: Runs) -> None:
-    runs.write("found", runs.step(21.5))
+    runs.write("found", runs.step(21.5, threads=2))
     elsewhere = Runs(runs.results / "elsewhere")
-    given = elsewhere.write("given", elsewhere.step(19.0))
+    given = elsewhere.write("given", elsewhere.step(19.0, threads=2))
     power = board_power("zcu104", runs.results, given=[given])
     assert power is not None and power.watts().value == 19.0
     foreign = elsewhere.write("foreign", elsewhere.step(19.0), machine={"board": "Some KV260"})
@@ -206,6 +239,6 @@ def test_given_runs_take_precedence_and_must_fit(runs: Runs) -> None:
 
 def test_nothing_known_is_none() -> None:
     assert board_power("ultra96v2", Path("nowhere")) is None
-    empty = BoardPower(None, None, (), "")
+    empty = BoardPower(None, None, (), 1)
     assert empty.watts().value is None and empty.joules_per_frame(network()).value is None
     assert empty.joule_bounds(network()) is None

@@ -68,7 +68,7 @@ class BoardPower:
     ----------
     bounds : limits of the board's power, W, a range without a value; None if unknown
     public : power by public figures, None if there is none
-    steps : measured steps
+    steps : measured steps; those with a doubt are not used
     cores : number of the board's DPU cores
     """
 
@@ -97,8 +97,11 @@ class BoardPower:
             return f"measured on the board in {counted(len(used), 'step')} of {whose}: {where}"
         source = self.public.source if self.public else BOUNDS_SOURCE
         if self.steps:
-            numbers = sorted({step.threads for step in self.steps})
-            source += f"; measured only with {', '.join(counted(n, 'thread') for n in numbers)}"
+            measured = sorted({(step.threads, step.doubt) for step in self.steps})
+            source += "; measured only with " + ", ".join(
+                counted(threads, "thread") + (f" ({doubt})" if doubt else "")
+                for threads, doubt in measured
+            )
         return source
 
     def watts(self, threads: int | None = None) -> Figure:
@@ -143,7 +146,7 @@ class BoardPower:
     def _used(self, threads: int | None) -> Sequence[Step]:
         """Return the measured steps with `threads` threads; empty if there are none."""
         for same in (True, False):
-            steps = [step for step in self.steps if step.same_model is same]
+            steps = [step for step in self.steps if step.same_model is same and not step.doubt]
             wanted = threads
             if threads is None:
                 most = max((step.threads for step in steps), default=0)

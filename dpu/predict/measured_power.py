@@ -18,25 +18,32 @@ from tutelage.core.results.typed_json import ResultsError
 
 _OFFLINE = "offline"
 
+_DOUBTS = ("sensor", "throttled", "disturbed")
+"""Names of concerns that make the watts of a window doubtful as the DPU's (app/measure)."""
+
 
 @dataclass(frozen=True)
 class Step:
-    """A window that was measured on a board.
+    """A window of Offline, which keeps all threads busy, that was measured on a board.
 
     Attributes
     ----------
     file : file that contains it
+    run : start and place of its run
     threads : threads of the application
     watts : power of the whole board, W
-    joules : energy per frame with all threads busy, J; None if not measured
+    joules : energy per frame, J; None if not measured
     same_model : whether it ran the requested model
+    doubt : why its watts are not used; "" if there is no reason
     """
 
     file: Path
+    run: tuple[str, str]
     threads: int
     watts: float
     joules: float | None = None
     same_model: bool = False
+    doubt: str = ""
 
 
 def found_steps(results: Path, board: str, profile: Profile, model: Path | None) -> list[Step]:
@@ -49,17 +56,11 @@ def found_steps(results: Path, board: str, profile: Profile, model: Path | None)
     """
     found: list[Step] = []
     sums = model_sums(model)
-    for path in sorted((results / board).glob(f"*/{RUN_FILE}")):
-        try:
-            found += _of_run(read_run(path), path, sums)
-        except ResultsError:
-            continue
-    for path in sorted((results / "bench").glob(f"*/{BENCH_FILE}")):
-        try:
-            found += _of_bench(read_bench(path), path, profile, sums)
-        except ResultsError:
-            continue
-    return found
+    runs = sorted((results / board).glob(f"*/{RUN_FILE}"))
+    for path in (*runs, *sorted((results / "bench").glob(f"*/{BENCH_FILE}"))):
+        with suppress(ResultsError):
+            found += _of_file(path, profile, sums)
+    return _once(found)
 
 
 def given_steps(paths: Iterable[Path], profile: Profile, model: Path | None) -> list[Step]:
@@ -73,26 +74,29 @@ def given_steps(paths: Iterable[Path], profile: Profile, model: Path | None) -> 
     found: list[Step] = []
     sums = model_sums(model)
     for path in paths:
-        steps = list(_of_file(path, profile, sums))
+        try:
+            steps = list(_of_file(path, profile, sums))
+        except ResultsError as error:
+            raise DpuError(str(error)) from error
         if not steps:
-            raise DpuError(f"{path}: contains no measured power of a {profile.name}")
+            raise DpuError(f"{path}: contains no power of a {profile.name}, measured in Offline")
+        if all(step.doubt for step in steps):
+            doubts = ", ".join(sorted({step.doubt for step in steps}))
+            raise DpuError(f"{path}: its power cannot be used: {doubts}; measure again")
         found += steps
-    return found
+    return _once(found)
 
 
 def _of_file(path: Path, profile: Profile, sums: frozenset[str]) -> Iterator[Step]:
     file = path
     if path.is_dir():
         file = path / (BENCH_FILE if (path / BENCH_FILE).exists() else RUN_FILE)
-    try:
-        if file.name == BENCH_FILE:
-            yield from _of_bench(read_bench(file), file, profile, sums)
-        else:
-            run = read_run(file)
-            if run.machine.board is None or _is_board(run.machine.board, profile):
-                yield from _of_run(run, file, sums)
-    except ResultsError as error:
-        raise DpuError(str(error)) from error
+    if file.name == BENCH_FILE:
+        yield from _of_bench(read_bench(file), file, profile, sums)
+        return
+    run = read_run(file)
+    if run.machine.board is None or _is_board(run.machine.board, profile):
+        yield from _of_run(run, file, sums)
 
 
 def _of_run(run: RunResults, file: Path, sums: frozenset[str]) -> Iterator[Step]:
@@ -101,9 +105,11 @@ def _of_run(run: RunResults, file: Path, sums: frozenset[str]) -> Iterator[Step]
     same = not sums.isdisjoint({run.model.sha256, made_from})
     for step in run.steps if run.on_dpu else ():
         watts, joules = step.power.watts.value, step.power.joules_per_frame.value
-        if watts is not None and watts > 0:
-            busy = step.scenario == _OFFLINE
-            yield Step(file, step.threads, watts, joules if busy else None, same)
+        if step.scenario == _OFFLINE and watts is not None and watts > 0:
+            names = [concern.name for concern in step.concerns]
+            doubt = ", ".join(name for name in _DOUBTS if name in names)
+            start = (run.started, run.machine.place)
+            yield Step(file, start, step.threads, watts, joules, same, doubt)
 
 
 def _of_bench(
@@ -112,12 +118,28 @@ def _of_bench(
     """Yield a step for each measured row of this board's DPU."""
     same = results.model.checkpoint_sha256 in sums
     for row in results.rows:
-        watts = row.watts.value
+        watts, joules = row.watts.value, row.joules_per_frame.value
         if row.family != DPU or row.kind != MEASURED or not _is_board(row.where, profile):
             continue
         if watts is not None and watts > 0:
-            joules = row.joules_per_frame.value
-            yield Step(file, row.threads or 1, watts, joules, same and row.same_student is True)
+            own = same and row.same_student is True
+            doubt = "the row has warnings" if row.concerns else ""  # they have no names
+            run = (row.when, row.where)
+            yield Step(file, run, row.threads or 1, watts, joules, own, doubt)
+
+
+def _once(steps: Iterable[Step]) -> list[Step]:
+    """Return the steps without those of comparisons whose run is in an earlier file, too.
+
+    A row of a comparison has the start and the place of the run that it was made from.
+    """
+    found: list[Step] = []
+    files: dict[tuple[str, str], Path] = {}
+    for step in sorted(steps, key=lambda step: step.file.name == BENCH_FILE):
+        first = files.setdefault(step.run, step.file)
+        if step.file.name != BENCH_FILE or first == step.file:
+            found.append(step)
+    return found
 
 
 def _is_board(place: str, profile: Profile) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +116,14 @@ class Runs:
         (folder / "run.json").write_text(text if steps else "{torn")
         return folder
 
-    def step(self, watts: object, joules: object = None, threads: int = 1) -> dict[str, Any]:
+    def step(
+        self, watts: object, joules: object = None, threads: int = 1, scenario: str = "offline",
+        concerns: Sequence[str] = (),
+    ) -> dict[str, Any]:  # fmt: skip
         power = {"watts": {"value": watts}, "joules_per_frame": {"value": joules}}
-        return {"name": "offline", "scenario": "offline", "threads": threads,
-                "fps": {"value": None}, "latency_ms": {}, "power": power}  # fmt: skip
+        return {"name": scenario, "scenario": scenario, "threads": threads, "fps": {"value": None},
+                "latency_ms": {}, "power": power,
+                "concerns": [{"name": name, "text": "x"} for name in concerns]}  # fmt: skip
 
 
 @pytest.fixture
@@ -198,12 +203,63 @@ def test_another_model_with_all_cores_busy_precedes_the_estimate(runs: Runs) -> 
     assert "1 step of this model" in power.source_with(1) and power.watts(1).value == 15.6
 
 
+def test_only_windows_of_offline_keep_the_dpu_busy(runs: Runs) -> None:
+    quiet = [runs.step(14.4, threads=2, scenario=name) for name in ("server", "single-stream")]
+    runs.write("run", runs.step(18.0, threads=2), *quiet)
+    power = board_power("zcu104", runs.results)
+    assert power is not None and power.watts().ends == (18.0, 18.0, 18.0)
+
+
+@pytest.mark.parametrize("doubt", ["sensor", "throttled", "disturbed"])
+def test_doubtful_watts_are_not_used(runs: Runs, doubt: str) -> None:
+    doubtful = runs.step(30.0, threads=2, concerns=["short", doubt])
+    folder = runs.write("doubtful", doubtful)
+    power, estimate = (board_power("zcu104", path) for path in (runs.results, Path("nowhere")))
+    assert power is not None and estimate is not None and power.watts() == estimate.watts()
+    assert power.source == f"{estimate.source}; measured only with 2 threads ({doubt})"
+    with pytest.raises(DpuError, match=f"cannot be used: {doubt}"):
+        board_power("zcu104", given=[folder])
+    runs.write("clean", runs.step(18.0, threads=2, concerns=["short"]))
+    power = board_power("zcu104", runs.results)
+    assert power is not None and power.watts().ends == (18.0, 18.0, 18.0)
+
+
+def test_a_run_on_another_board_is_ignored_in_the_folder_of_a_board(runs: Runs) -> None:
+    runs.write("foreign", runs.step(11.0, threads=2), machine={"board": "Some KV260"})
+    assert board_power("zcu104", runs.results) == board_power("zcu104", Path("nowhere"))
+
+
+@pytest.mark.parametrize("is_given", [True, False])
+def test_a_comparison_made_from_a_run_does_not_count_again(runs: Runs, is_given: bool) -> None:
+    pytest.importorskip("torch", reason="host/bench needs PyTorch")
+    from tutelage.host.bench.dpu_rows import read_runs
+    from tutelage.host.bench.subject import load_subject
+
+    run = runs.write("run", runs.step(18.0, threads=2), runs.step(20.0, threads=2),
+                     machine={"board": "ZynqMP ZCU104 RevC"}, started="2026-01-02")  # fmt: skip
+    benches = []
+    for name in "ab":
+        (row,) = read_runs([run], load_subject(DEMO_MODEL))
+        row.concerns.clear()
+        benches.append(bench(runs.results / "bench" / name, row))
+    given = [*benches, run] if is_given else []
+    power = board_power("zcu104", runs.results, given=given)
+    assert power is not None and power.watts().ends == (19.0, 18.0, 20.0)
+    assert power.watts().n == 2
+    power = board_power("zcu104", runs.results, given=benches)
+    assert power is not None and power.watts().n == 1, "both are of one run"
+
+
 def comparison(folder: Path, where: str, kind: str = MEASURED) -> Path:
     """A bench.json with a row of a DPU."""
-    checkpoint = str(read_description(DEMO_MODEL / DESCRIPTION).provenance["checkpoint_sha256"])
     watts, joules = Figure(17.5, n=1, unit="W"), Figure(0.004, unit="J")
-    row = BenchRow("dpu-1", "DPU", DPU, kind, where=where, threads=4, watts=watts,
-                   joules_per_frame=joules)  # fmt: skip
+    return bench(folder, BenchRow("dpu-1", "DPU", DPU, kind, where=where, threads=4, watts=watts,
+                                  joules_per_frame=joules))  # fmt: skip
+
+
+def bench(folder: Path, row: BenchRow) -> Path:
+    """A bench.json of the demo."""
+    checkpoint = str(read_description(DEMO_MODEL / DESCRIPTION).provenance["checkpoint_sha256"])
     results = BenchResults(
         state="done", started="x", model=BenchModel("demo", checkpoint_sha256=checkpoint),
         images=BenchImages("x", 1, 1), setting=BenchSettings((), 1, 1.0, 0.0, 1, "zcu104"),

@@ -74,7 +74,7 @@ def _run_row(run: RunResults, file: Path, subject: Subject) -> BenchRow:
         row.family, row.kind = EMULATION, EMULATED
         row.title = f"emulation, no DPU, on {where}"
         row.concerns.append(f"emulation {_pace_text(run)}: not figures of a DPU")
-    _take_steps(row, run.steps)
+    take_steps(row, run.steps)
     _take_cores(row, run.clocks.dpu_cores)
     row.concerns += run.notes
     if run.state != DONE:
@@ -91,7 +91,7 @@ def _pace_text(run: RunResults) -> str:
     return "at full speed of that machine"
 
 
-def _take_steps(row: BenchRow, steps: Sequence[StepResults]) -> None:
+def take_steps(row: BenchRow, steps: Sequence[StepResults]) -> None:
     """Set latency from SingleStream, speed and watts from the fastest thread count in Offline."""
     single = [step for step in steps if step.scenario == _SINGLE_STREAM and step.threads == 1]
     row.latency_ms = Percentiles(

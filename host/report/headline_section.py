@@ -3,55 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tutelage.core.digits import digits, with_range
+from tutelage.core.results.bench_json import DPU, BenchRow
 from tutelage.core.results.figure import MEASURED, Figure
-from tutelage.core.results.run_json import RunResults, StepResults
+from tutelage.core.results.run_json import RunResults
+from tutelage.core.text import counted
 from tutelage.dpu.predict.prediction import fps_figure, latency_figure
+from tutelage.host.bench.dpu_rows import take_steps
 from tutelage.host.report.content import Fact, Facts, Section
 from tutelage.host.report.cost_section import Cost
 from tutelage.host.report.subject import Subject
 
-EMULATED = "emulated"
-
-_SINGLE, _OFFLINE = "single-stream", "offline"
-
-
-@dataclass(frozen=True)
-class RunFigures:
-    """The headline figures of a measured run.
-
-    Attributes
-    ----------
-    latency : p50 per frame with one thread, ms
-    fps : speed of the fastest step, frames per second
-    watts, millijoules : power and energy per frame of that step; without a value if not measured
-    """
-
-    latency: Figure
-    fps: Figure
-    watts: Figure
-    millijoules: Figure
-
-
-def run_figures(run: RunResults) -> RunFigures:
-    """Return the headline figures of a run; missing ones have no value."""
-    single = [step for step in run.steps if step.scenario == _SINGLE] or [
-        step for step in run.steps if step.threads == 1
-    ]
-    latency = single[0].latency_ms.p50 if single else Figure()
-    offline = [step for step in run.steps if step.scenario == _OFFLINE] or run.steps
-    best = max(offline, key=_fps, default=None)
-    if best is None:
-        return RunFigures(latency, Figure(), Figure(), Figure())
-    power = best.power
-    joules = power.joules_per_frame.scaled(1e3, "mJ")
-    return RunFigures(latency, best.fps, power.watts, joules)
-
-
-def _fps(step: StepResults) -> float:
-    return step.fps.value or 0.0
+_MANY = "as many threads as help"
 
 
 def headline_section(subject: Subject, cost: Cost | None, runs: Sequence[RunResults]) -> Section:
@@ -164,30 +129,31 @@ def _bytes(size: int) -> str:
 
 
 def _of_board(cost: Cost | None, measured: RunResults | None) -> list[Fact]:
-    """Return each figure as measured on a DPU, or else as predicted."""
-    found = run_figures(measured) if measured else None
-    facts = []
+    """Return each figure as `tutelage bench` takes it from the run, or else as predicted."""
+    run = BenchRow("", "", DPU)
+    if measured is not None:
+        take_steps(run, measured.steps)
+    predicted = [Figure()] * 4
     if cost is not None:
-        latency, fps = latency_figure(cost.found), fps_figure(cost.found)
-        watts, energy = cost.watts, cost.millijoules()
-    else:
-        latency = fps = watts = energy = Figure()
-    if found is not None:
-        latency, fps = _first(found.latency, latency), _first(found.fps, fps)
-        watts, energy = _first(found.watts, watts), _first(found.millijoules, energy)
-    for label, figure, unit, what in (
-        ("Latency", latency, "ms", "one image at a time"),
-        ("Speed", fps, "fps", "as many threads as help"),
-        ("Power", watts, "W", "the whole board, all cores busy"),
-        ("Energy", energy, "mJ", "per frame, the whole board"),
+        predicted = [latency_figure(cost.found), fps_figure(cost.found), cost.watts,
+                     cost.millijoules()]  # fmt: skip
+    facts = []
+    for (label, figure, unit, what), instead in zip(
+        (
+            ("Latency", run.latency_ms.p50, "ms", "one image at a time"),
+            ("Speed", run.fps, "fps", "{}"),
+            ("Power", run.watts, "W", "the whole board, {}"),
+            ("Energy", run.joules_per_frame.scaled(1e3, "mJ"), "mJ", "per frame, whole board, {}"),
+        ),
+        predicted,
+        strict=True,
     ):
+        load = counted(run.threads or 0, "thread")
+        if figure.value is None:
+            figure, load = instead, _MANY
         if figure.value is not None:
-            facts.append(_board_fact(label, replace(figure, unit=unit), what))
+            facts.append(_board_fact(label, replace(figure, unit=unit), what.format(load)))
     return facts
-
-
-def _first(measured: Figure, predicted: Figure) -> Figure:
-    return predicted if measured.value is None else measured
 
 
 def _board_fact(label: str, figure: Figure, what: str) -> Fact:

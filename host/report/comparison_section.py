@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from tutelage.core.digits import digits, with_range
@@ -10,9 +11,8 @@ from tutelage.core.results.bench_json import (
     BenchResults,
     BenchRow,
     DpuComparison,
-    ThesisTable,
 )
-from tutelage.core.results.figure import PREDICTED, Figure
+from tutelage.core.results.figure import PREDICTED
 from tutelage.host.report.content import (
     SMALL,
     Cell,
@@ -68,58 +68,71 @@ def _row(row: BenchRow) -> list[Cell]:
     ]  # fmt: skip
 
 
-def _plots(rows: list[BenchRow], path: Path) -> list[Plot]:
-    """Return bars of latency and throughput of the network alone, which every row has."""
-    if not rows:
-        return []
-    caption = "of the network alone: blue is measured, red is predicted."
-    return [
-        Plot("latency-bars", _bars(rows, [row.network_latency_ms.p50 for row in rows], "p50 [ms]"),
-             f"Latency of one image {caption}", path, is_small=True),
-        Plot("speed-bars", _bars(rows, [row.network_fps for row in rows], "Offline [fps]"),
-             f"Frames per second {caption}", path, is_small=True),
-    ]  # fmt: skip
+def _plots(rows: list[BenchRow], path: Path) -> Iterator[Plot]:
+    """Yield bars of latency and throughput of the network alone, of the rows that have them."""
+    for name, what, unit, figures in (
+        ("latency-bars", "Latency of one image", "p50 [ms]",
+         [(row, row.network_latency_ms.p50.value) for row in rows]),
+        ("speed-bars", "Frames per second", "Offline [fps]",
+         [(row, row.network_fps.value) for row in rows]),
+    ):  # fmt: skip
+        known = [(row, value) for row, value in figures if value is not None]
+        absent = [row.title for row, value in figures if value is None]
+        caption = f"{what} of the network alone: blue is measured, red is predicted."
+        if absent:
+            caption += f" Not timed alone, so not shown: {'; '.join(absent)}."
+        if known:
+            yield Plot(name, _bars(known, unit), caption, path, is_small=True)
 
 
-def _bars(rows: list[BenchRow], figures: list[Figure], unit: str) -> str:
+def _bars(rows: list[tuple[BenchRow, float]], unit: str) -> str:
     drawing, axes = new_figure(SMALL[0], 0.7 + 0.3 * len(rows))
-    colours = [_PREDICTED_COLOUR if row.kind == PREDICTED else _MEASURED_COLOUR for row in rows]
-    axes.barh(range(len(rows)), [figure.value or 0.0 for figure in figures], color=colours)
-    for place, figure in enumerate(figures):
-        text = f" {digits(figure.value)}"
-        axes.annotate(text, (figure.value or 0.0, place), fontsize=8, va="center")
+    places = range(len(rows))
+    colours = [_PREDICTED_COLOUR if row.kind == PREDICTED else _MEASURED_COLOUR for row, _ in rows]
+    axes.barh(places, [value for _, value in rows], color=colours)
+    for place, (_, value) in enumerate(rows):
+        axes.annotate(f" {digits(value)}", (value, place), fontsize=8, va="center")
     axes.set_xlabel(unit)
     axes.margins(x=0.2)
-    axes.set_yticks(range(len(rows)), [label(row.title) for row in rows])
+    axes.set_yticks(places, [label(row.title) for row, _ in rows])
     axes.invert_yaxis()
     return as_svg(drawing)
 
 
-def thesis_section(thesis: ThesisTable, path: Path) -> Section:
+def thesis_section(results: BenchResults, path: Path) -> Section:
     """Return the section of the DPU's gains, beside those that the thesis reports.
 
     Parameters
     ----------
-    path : path of the comparison's bench.json, which has the inputs of each gain
+    results : the comparison; gains of rows that are not complete or have warnings are marked
+    path : path of its bench.json, which has the inputs of each gain
     """
-    reference = thesis.reference
+    thesis, reference = results.thesis, results.thesis.reference
     text = (
         f"The thesis that this project builds on reports {reference.text} ({reference.source}). "
         "The table has the ratios of the platform's p50 latency to the DPU's, of the DPU's frames "
         "per second and watt to the platform's, and of the platform's watts to the DPU's."
     )
     missing = [f"Missing: {one}." for one in thesis.missing]
-    rows = [_comparison(one) for one in thesis.comparisons]
+    marks = {row.id: _marks(row) for row in results.rows}
+    rows = [_comparison(one, marks) for one in thesis.comparisons]
     rows.append(["reported", "other platforms and models", "-", *map(_at_least, (
         reference.speed_up, reference.efficiency, reference.power))])  # fmt: skip
     columns = ["DPU", "over", "stages", "latency [×]", "fps/W [×]", "lower power [×]"]  # fmt: skip
     title = "Background: against the thesis"
-    return Section("thesis", title, [text, *missing, Table(columns, rows, path)])
+    caption = '"[!]": there are warnings about the row.' if any(marks.values()) else ""
+    return Section("thesis", title, [text, *missing, Table(columns, rows, path, caption)])
 
 
-def _comparison(one: DpuComparison) -> list[Cell]:
+def _marks(row: BenchRow) -> str:
+    """Return the state of a row that is not complete, and "[!]" if there are doubts about it."""
+    return (f" [{row.state}]" if row.state != DONE else "") + (" [!]" if row.concerns else "")
+
+
+def _comparison(one: DpuComparison, marks: dict[str, str]) -> list[Cell]:
     gains = (one.speed_up, one.efficiency, one.power)
-    return [f"{one.dpu} ({one.kind})", one.platform, one.stages,
+    dpu, platform = (f"{name}{marks.get(name, '')}" for name in (one.dpu, one.platform))
+    return [f"{dpu} ({one.kind})", platform, one.stages,
             *(gain.figure.value for gain in gains)]  # fmt: skip
 
 

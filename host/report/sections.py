@@ -180,7 +180,7 @@ def _of_comparison(found: FoundComparison | Gap) -> Parts:
         return
     path = found.folder / BENCH_FILE
     yield comparison_section(found.results, path, found.is_own)
-    yield thesis_section(found.results.thesis, path)
+    yield thesis_section(found.results, path)
 
 
 def _of_project(results: Path) -> Parts:

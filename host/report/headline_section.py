@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tutelage.core.digits import digits, with_range
 from tutelage.core.results.bench_json import DPU, BenchRow
-from tutelage.core.results.figure import MEASURED, Figure
+from tutelage.core.results.figure import MEASURED, PREDICTED, Figure
 from tutelage.core.results.run_json import RunResults
 from tutelage.core.text import counted
 from tutelage.dpu.predict.prediction import fps_figure, latency_figure
@@ -25,9 +25,10 @@ def headline_section(subject: Subject, cost: Cost | None, runs: Sequence[RunResu
     Parameters
     ----------
     cost : prediction for the model, None without a model
-    runs : measured runs of this model
+    runs : measured runs of this model; the figures are those of the newest one on a DPU
     """
-    measured = next((run for run in runs if run.on_dpu), None)
+    on_dpu = [run for run in runs if run.on_dpu]
+    measured = max(on_dpu, key=lambda run: run.started, default=None)
     facts = [*_of_network(subject, cost), *_of_board(cost, measured)]
     return Section("headline", "At a glance", [_origin(cost, runs, measured), Facts(facts)])
 
@@ -35,8 +36,8 @@ def headline_section(subject: Subject, cost: Cost | None, runs: Sequence[RunResu
 def _origin(cost: Cost | None, runs: Sequence[RunResults], measured: RunResults | None) -> str:
     """Return a sentence about the origin of times and watts."""
     if measured is not None:
-        return (f"The newest run on a DPU is from {measured.machine.place}, {measured.started}. "
-                "Figures that it does not have are predicted.")  # fmt: skip
+        return (f"Figures measured on a DPU are from the run of {measured.started} on "
+                f"{measured.machine.place}; those that it lacks are predicted.")  # fmt: skip
     if cost is None:
         return "The run has not been exported yet, so there is no model to predict the cost of."
     text = (
@@ -150,7 +151,8 @@ def _of_board(cost: Cost | None, measured: RunResults | None) -> list[Fact]:
     ):
         load = counted(run.threads or 0, "thread")
         if figure.value is None:
-            figure, load = instead, _MANY
+            # Its watts may be those of other models' runs: not measured for this one.
+            figure, load = replace(instead, kind=PREDICTED), _MANY
         if figure.value is not None:
             facts.append(_board_fact(label, replace(figure, unit=unit), what.format(load)))
     return facts

@@ -73,3 +73,19 @@ def test_the_rate_of_arrivals_is_not_a_speed(tmp_path: Path) -> None:
     for label in ("Latency", "Speed", "Power", "Energy"):
         assert facts[label].kind == "predicted"
     assert facts["Speed"].note.endswith("; as many threads as help")
+
+
+def test_watts_of_another_model_are_a_prediction_for_this_one(tmp_path: Path) -> None:
+    (tmp_path / "zcu104").mkdir()
+    _run(tmp_path / "zcu104/other", _step("offline", 190, 2))
+    cost = predicted_cost(DEMO_MODEL / COMPILED, "zcu104", tmp_path)
+    text, facts = _headline(cost=cost)
+    assert cost.watts.kind == "measured" and "no measurement of this model" in text
+    assert (facts["Power"].value, facts["Power"].kind) == ("19 W", "predicted")
+
+
+def test_the_newest_of_the_named_runs_gives_the_figures(tmp_path: Path) -> None:
+    runs = [_run(tmp_path / day, _step("offline", fps), started=f"2026-01-{day}")
+            for day, fps in (("03", 130), ("05", 110), ("04", 120))]  # fmt: skip
+    text, facts = _headline(*runs)
+    assert facts["Speed"].value == "110 fps" and "the run of 2026-01-05 on ZCU104" in text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,8 +106,7 @@ def _of_run(run: RunResults, file: Path, sums: frozenset[str]) -> Iterator[Step]
     for step in run.steps if run.on_dpu else ():
         watts, joules = step.power.watts.value, step.power.joules_per_frame.value
         if step.scenario == _OFFLINE and watts is not None and watts > 0:
-            names = [concern.name for concern in step.concerns]
-            doubt = ", ".join(name for name in _DOUBTS if name in names)
+            doubt = _doubt({concern.name for concern in step.concerns})
             start = (run.started, run.machine.place)
             yield Step(file, start, step.threads, watts, joules, same, doubt)
 
@@ -123,9 +122,16 @@ def _of_bench(
             continue
         if watts is not None and watts > 0:
             own = same and row.same_student is True
-            doubt = "the row has warnings" if row.concerns else ""  # they have no names
+            # A window's concern is "<step>: <name>: <text>" here, see host/bench/dpu_rows.py.
+            parts = [concern.split(": ", 2) for concern in row.concerns]
+            doubt = _doubt({part[1] for part in parts if part[0].startswith(_OFFLINE) and part[1:]})
             run = (row.when, row.where)
             yield Step(file, run, row.threads or 1, watts, joules, own, doubt)
+
+
+def _doubt(concerns: Collection[str]) -> str:
+    """Return those of the concerns' names that make watts doubtful, as text."""
+    return ", ".join(name for name in _DOUBTS if name in concerns)
 
 
 def _once(steps: Iterable[Step]) -> list[Step]:

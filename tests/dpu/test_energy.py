@@ -235,12 +235,12 @@ def test_a_comparison_made_from_a_run_does_not_count_again(runs: Runs, is_given:
     from tutelage.host.bench.dpu_rows import read_runs
     from tutelage.host.bench.subject import load_subject
 
-    run = runs.write("run", runs.step(18.0, threads=2), runs.step(20.0, threads=2),
+    single = runs.step(15.0, scenario="single-stream", concerns=["disturbed"])  # not of Offline
+    run = runs.write("run", runs.step(18.0, threads=2), runs.step(20.0, threads=2), single,
                      machine={"board": "ZynqMP ZCU104 RevC"}, started="2026-01-02")  # fmt: skip
-    benches = []
+    benches, subject = [], load_subject(DEMO_MODEL)
     for name in "ab":
-        (row,) = read_runs([run], load_subject(DEMO_MODEL))
-        row.concerns.clear()
+        (row,) = read_runs([run], subject)
         benches.append(bench(runs.results / "bench" / name, row))
     given = [*benches, run] if is_given else []
     power = board_power("zcu104", runs.results, given=given)
@@ -248,6 +248,11 @@ def test_a_comparison_made_from_a_run_does_not_count_again(runs: Runs, is_given:
     assert power.watts().n == 2
     power = board_power("zcu104", runs.results, given=benches)
     assert power is not None and power.watts().n == 1, "both are of one run"
+    doubtful = runs.step(18.0, threads=2, concerns=["short", "throttled"])
+    run = runs.write("hot", doubtful, machine={"board": "ZynqMP ZCU104 RevC"})
+    (row,) = read_runs([run], subject)
+    with pytest.raises(DpuError, match="cannot be used: throttled"):
+        board_power("zcu104", given=[bench(runs.results / "hot", row)])
 
 
 def comparison(folder: Path, where: str, kind: str = MEASURED) -> Path:

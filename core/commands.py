@@ -129,8 +129,8 @@ def overview() -> str:
         "",
         f"{PROGRAM} COMMAND --help shows its options and examples.",
         *wrap(
-            f"Every command needs the extra emulation (or pc, which is faster); {training}, and predict of PyTorch networks, "
-            f"the extra host: {installation('host')}.",
+            f"Every command needs the extra emulation (or pc, which is faster); {training}, and "
+            f"predict of PyTorch networks, the extra host: {installation('host')}.",
             99, break_long_words=False, break_on_hyphens=False,
         ),
         "Exit status: 0 done, 1 failed, 2 wrong options, an invalid file or a missing package.",

@@ -36,8 +36,10 @@ class OverlayOptions(JsonOptions):
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="directory for the files; default: overlays/BOARD/files in the checkout, else "
-            "below ~/.local/share/tutelage"
+            "--output",
+            "-o",
+            help="directory for the files; default: overlays/BOARD/files in "
+            "the checkout, else below ~/.local/share/tutelage",
         ),
     ] = None
     url: Annotated[

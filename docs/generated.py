@@ -52,7 +52,7 @@ def on_files(files: Any, config: Any) -> Any:
     }
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
-    for name in ("latency.svg", "study.svg"):
+    for name in ("latency.svg", "cifar10/study.svg"):
         picture = str(ROOT / "results" / name)
         files.append(File.generated(config, f"results/{name}", abs_src_path=picture))
     return files

@@ -15,7 +15,7 @@ from tutelage.host.train.study_results import differences, standard_error, summa
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/explanation/study.md"
-STUDIES = {"Fashion-MNIST": "results"}
+STUDIES = {"CIFAR-10 (JPEG)": "results/cifar10", "Fashion-MNIST": "results"}
 """Directories of study.csv by the headings of the page."""
 
 _METHOD = re.compile(r"`([^`]+)`")

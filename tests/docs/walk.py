@@ -156,6 +156,8 @@ STEPS = {
     "make overlay BOARD=zcu104 FROM=$HOME/Downloads": Step(
         status=2, absent="AMD's files", shows="Downloads"),
     "tutelage export models/fashion-densenet -o DIR": Step(status=2, absent="Fashion-MNIST"),
+    "tutelage export models/cifar10-densenet -o DIR": Step(
+        status=2, absent="CIFAR-10 as JPEG files", shows="cifar10_jpeg"),
     "make overlay BOARD=zcu104": Step(status=2, absent="AMD's address", shows="overlay"),
     "tutelage overlay zcu104 --output DIR --url https://mirror.example/": Step(
         status=1, absent="that mirror", shows="mirror.example"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.bench_results import bench_results
 from tutelage.core.board_profile import load_profile
 from tutelage.core.errors import DpuError
 from tutelage.core.files import sha256_of
@@ -17,14 +18,8 @@ from tutelage.core.locations import DEMO_MODEL
 from tutelage.core.model_package import COMPILED, DESCRIPTION, read_description
 from tutelage.core.results.bench_json import (
     DPU,
-    BenchImages,
-    BenchMachine,
     BenchModel,
-    BenchResults,
     BenchRow,
-    BenchSettings,
-    ReportedGains,
-    ThesisTable,
     bench_text,
 )
 from tutelage.core.results.figure import MEASURED, PREDICTED, Figure
@@ -265,12 +260,7 @@ def comparison(folder: Path, where: str, kind: str = MEASURED) -> Path:
 def bench(folder: Path, row: BenchRow) -> Path:
     """A bench.json of the demo."""
     checkpoint = str(read_description(DEMO_MODEL / DESCRIPTION).provenance["checkpoint_sha256"])
-    results = BenchResults(
-        state="done", started="x", model=BenchModel("demo", checkpoint_sha256=checkpoint),
-        images=BenchImages("x", 1, 1), setting=BenchSettings((), 1, 1.0, 0.0, 1, "zcu104"),
-        environment=BenchMachine("cpu", 1), rows=[row],
-        thesis=ThesisTable(ReportedGains(9, 4, "x", "y"), [], []),
-    )  # fmt: skip
+    results = bench_results(row, model=BenchModel("demo", checkpoint_sha256=checkpoint))
     folder.mkdir(parents=True)
     (folder / "bench.json").write_text(bench_text(results))
     return folder

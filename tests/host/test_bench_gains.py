@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.bench_results import bench_results
 from tutelage.core.results.bench_json import (
     CPU,
     DPU,
@@ -15,12 +16,7 @@ from tutelage.core.results.bench_json import (
     FAILED,
     GPU,
     INTERRUPTED,
-    BenchImages,
-    BenchMachine,
-    BenchModel,
-    BenchResults,
     BenchRow,
-    BenchSettings,
     GainInput,
 )
 from tutelage.core.results.figure import GIVEN, MEASURED, PREDICTED, Figure
@@ -159,13 +155,7 @@ def test_errors_of_the_readings_are_shown_and_reach_the_gains() -> None:
     (found,) = compare([cpu, dpu])
     for gain in (found.efficiency.figure, found.power.figure):
         assert gain.value and gain.sensor_error == pytest.approx(0.06 * gain.value)
-    text = markdown(
-        BenchResults(
-            state="done", started="2026", model=BenchModel("net"), rows=[cpu, dpu],
-            images=BenchImages("photos", 1, 1), setting=BenchSettings((), 1, 1, 0, 1, "zcu104"),
-            environment=BenchMachine("a CPU", 1), thesis=thesis_table([cpu, dpu]),
-        )
-    )  # fmt: skip
+    text = markdown(bench_results(cpu, dpu, thesis=thesis_table([cpu, dpu])))
     assert "- cpu: watts: a meter: cpu; readings within 5 %\n" in text
     assert "- dpu-1: watts: a meter: dpu-1; readings within 1 %\n" in text
     assert f"Work covered: {WHOLE_FRAME}. " in text

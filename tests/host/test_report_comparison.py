@@ -8,16 +8,13 @@ import pytest
 
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
+from tests.bench_results import bench_results
 from tutelage.core.results.bench_json import (
     CPU,
     DPU,
     FAILED,
-    BenchImages,
-    BenchMachine,
-    BenchModel,
     BenchResults,
     BenchRow,
-    BenchSettings,
 )
 from tutelage.core.results.figure import Figure
 from tutelage.core.results.run_json import Percentiles
@@ -37,11 +34,7 @@ def _row(name: str, family: str, network: float | None) -> BenchRow:
 
 
 def _results(*rows: BenchRow) -> BenchResults:
-    return BenchResults(
-        state="done", started="x", model=BenchModel("net"), images=BenchImages("x", 1, 1),
-        setting=BenchSettings((), 1, 1.0, 0.0, 1, "zcu104"), environment=BenchMachine("a CPU", 1),
-        rows=list(rows), thesis=thesis_table(rows),
-    )  # fmt: skip
+    return bench_results(*rows, thesis=thesis_table(rows))
 
 
 def _plots(section: Section) -> list[Plot]:

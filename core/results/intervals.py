@@ -67,11 +67,8 @@ def ratio(upper: Figure, lower: Figure, unit: str = "") -> Figure:
     """
     if upper.value is None or not lower.value:
         return Figure(unit=unit)
-    kind = next((each.kind for each in (upper, lower) if each.kind != MEASURED), upper.kind)
-    value, error = upper.value / lower.value, None
-    if upper.sensor_error is not None and lower.sensor_error is not None:
-        error = (upper.sensor_error + abs(value) * lower.sensor_error) / abs(lower.value)
-    found = Figure(value, n=min(upper.n, lower.n), unit=unit, kind=kind, sensor_error=error)
+    value, size = upper.value / lower.value, abs(lower.value)
+    found = _of_two(upper, lower, value, unit, (1 / size, abs(value) / size))
     if upper.low is None or upper.high is None or lower.low is None or lower.high is None:
         return found
     if not lower.low > 0:
@@ -90,11 +87,8 @@ def difference(upper: Figure, lower: Figure, unit: str = "") -> Figure:
     """
     if upper.value is None or lower.value is None:
         return Figure(unit=unit)
-    value, error = upper.value - lower.value, None
-    if upper.sensor_error is not None and lower.sensor_error is not None:
-        error = upper.sensor_error + lower.sensor_error
-    kind = next((each.kind for each in (upper, lower) if each.kind != MEASURED), upper.kind)
-    found = Figure(value, n=min(upper.n, lower.n), unit=unit, kind=kind, sensor_error=error)
+    value = upper.value - lower.value
+    found = _of_two(upper, lower, value, unit, (1.0, 1.0))
     if upper.low is None or upper.high is None or lower.low is None or lower.high is None:
         return found
     covered = None
@@ -103,6 +97,22 @@ def difference(upper: Figure, lower: Figure, unit: str = "") -> Figure:
     below = math.hypot(upper.value - upper.low, lower.high - lower.value)
     above = math.hypot(upper.high - upper.value, lower.value - lower.low)
     return replace(found, low=value - below, high=value + above, coverage=covered)
+
+
+def _of_two(
+    upper: Figure, lower: Figure, value: float, unit: str, slopes: tuple[float, float]
+) -> Figure:
+    """Return a value computed from two figures, without its interval.
+
+    Parameters
+    ----------
+    slopes : magnitudes of the value's derivatives by the two figures, for the sensor error
+    """
+    kind = next((each.kind for each in (upper, lower) if each.kind != MEASURED), upper.kind)
+    error = None
+    if upper.sensor_error is not None and lower.sensor_error is not None:
+        error = slopes[0] * upper.sensor_error + slopes[1] * lower.sensor_error
+    return Figure(value, n=min(upper.n, lower.n), unit=unit, kind=kind, sensor_error=error)
 
 
 # -- one long run: sections of a window ---------------------------------------------------------

@@ -72,14 +72,12 @@ class Study:
         self.table = output / "study.csv"
         cells = list(cells_of(spec, output / "study"))
         _check_unique(cells)
-        names = {cell.name for cell in cells}
         configs = {c.name: make_config(c.config, f"study, cell {c.name}") for c in cells}
-        if self.judged_by == "validation":
-            for cell in cells:
-                _check_held_out(cell, configs)
         for cell in cells:
-            if missing := set(cell.needs) - names:
+            if missing := set(cell.needs) - configs.keys():
                 raise ValueError(f"cell {cell.name} needs {min(missing)}, which is not a cell")
+            if self.judged_by == "validation":
+                _check_held_out(cell, configs)
         self.cells = with_settings(cells)
 
     # -- results -------------------------------------------------------------------------
@@ -227,10 +225,9 @@ def _check_held_out(cell: StudyCell, configs: Mapping[str, Config]) -> None:
             "give [data] validation, in [teacher_data] too if there is one"
         )
     for name in cell.needs:
-        parent = configs.get(name)
-        if parent is None or parent.data.path != config.data.path:
-            continue
-        if _held_out(parent) != _held_out(config):
+        parent = configs[name]
+        same = parent.data.path == config.data.path
+        if same and _held_out(parent) != _held_out(config):
             raise ValueError(
                 f'judged_by is "validation", but {name} is trained on images by which '
                 f"{cell.name} is judged: give [data] a validation_seed of 0 or more, and "

@@ -164,7 +164,7 @@ int cuDeviceGetName(char *name, int length, int device) {
 def test_the_name_of_a_gpu_is_that_of_the_visible_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stand-in for CUDA's driver, which numbers the devices that the variable leaves."""
+    """CUDA's driver in the test: it numbers the devices that CUDA_VISIBLE_DEVICES selects."""
     monkeypatch.setattr(on_onnxruntime, "_CUDA", str(tmp_path / "libcuda.so"))
     assert "libcuda.so: cannot open" in on_onnxruntime.gpu_name()
     (tmp_path / "cuda.c").write_text(_DRIVER)

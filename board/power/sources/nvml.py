@@ -109,7 +109,7 @@ def _used_devices(nvml: Any) -> dict[int, Any]:
     Raises
     ------
     PowerError
-        There is no card, or the variable selects none.
+        No card is installed, or CUDA_VISIBLE_DEVICES selects no card.
     """
     handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
     if not handles:
